@@ -1,0 +1,1 @@
+//! Measurements of what users feel and of the loops that explain it.

@@ -1,0 +1,1 @@
+//! The agent: a machine's membership of the mesh.

@@ -1,0 +1,1 @@
+//! What the local sockets say, versioned.

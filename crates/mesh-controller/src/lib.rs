@@ -1,0 +1,1 @@
+//! The controller: admits machines, distributes rosters, introduces peers.

@@ -1,0 +1,1 @@
+//! WireGuard sessions, peers and timers as state machines without I/O.

@@ -1,0 +1,1 @@
+//! The inventory, its resolution, the signed roster, and the difference of two of them.

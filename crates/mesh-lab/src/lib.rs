@@ -1,0 +1,1 @@
+//! Namespaces and fleets of real processes on one machine: the demo, the system tests, the benches.

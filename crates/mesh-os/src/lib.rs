@@ -1,0 +1,1 @@
+//! What the operating system does for a node: TUN, sockets, addresses, routes, privileges, clocks.

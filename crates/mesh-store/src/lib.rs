@@ -1,0 +1,1 @@
+//! What a controller keeps: rosters, presence, pending keys, the audit log.

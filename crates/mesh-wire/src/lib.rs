@@ -1,0 +1,1 @@
+//! Every byte format of the mesh: WireGuard, in-tunnel packets, control messages.
