@@ -1,1 +1,194 @@
 //! What the local sockets say, versioned.
+//!
+//! HTTP/1.1 over a UNIX socket. Every answer is one JSON object with `"version": 1`; fields are only
+//! ever added, and units are in their names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use mesh_types::{MachineName, Serial};
+use serde::{Deserialize, Serialize};
+
+/// The version of every object here.
+pub const VERSION: u32 = 1;
+
+/// `GET /v1/status` on the agent's socket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`VERSION`].
+    pub version: u32,
+    /// This machine.
+    #[serde(rename = "self")]
+    pub node: SelfStatus,
+    /// The roster in force; `None`: the agent has none yet.
+    pub roster: Option<RosterStatus>,
+    /// The configured controllers.
+    pub controllers: Vec<ControllerStatus>,
+    /// The other members, in the order of their names.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// This machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SelfStatus {
+    /// Its name in the roster; `None`: its key is in no roster that it knows.
+    pub name: Option<MachineName>,
+    /// Its address in the mesh.
+    pub address: Option<Ipv6Addr>,
+    /// Its IPv4 address in the mesh.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its public identity.
+    pub identity: String,
+    /// The network's id.
+    pub network: String,
+    /// The TUN interface; `None`: not up.
+    pub interface: Option<String>,
+    /// The UDP port of its agent.
+    pub listen_port: u16,
+    /// Whether a controller (or, while none answers, the stored roster) admits it.
+    pub admitted: bool,
+    /// Why not; `None` if it is.
+    pub reason: Option<String>,
+    /// The agent's release.
+    pub release: String,
+}
+
+/// The roster in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RosterStatus {
+    /// Its serial.
+    pub serial: Serial,
+    /// Who signed it, as `signers` writes it.
+    pub signer: String,
+    /// Whether the signer is a controller (which signs the inventory that it watches) or an admin.
+    pub signed_by_controller: bool,
+    /// Seconds since it was signed.
+    pub age_seconds: u64,
+    /// Its number of members.
+    pub members: u64,
+}
+
+/// A configured controller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// `host:port` as configured.
+    pub endpoint: String,
+    /// Its name in the roster; `None`: not known yet.
+    pub name: Option<MachineName>,
+    /// Whether the agent is connected to it.
+    pub connected: bool,
+    /// Why not; `None` if it is.
+    pub reason: Option<String>,
+    /// Serial of its roster; `None`: it has not said.
+    pub serial: Option<Serial>,
+}
+
+/// How packets reach a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathKind {
+    /// Straight to its endpoint.
+    Direct,
+    /// Through a moon.
+    Relayed,
+}
+
+/// What a peer is to this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerState {
+    /// There is a session and the peer answers.
+    Connected,
+    /// Nothing is sent to it and nothing is expected of it.
+    Idle,
+    /// A handshake is under way.
+    Connecting,
+    /// It was tried and does not answer.
+    Unreachable,
+    /// It cannot be tried: switched off or without a key.
+    Unavailable,
+}
+
+/// Another member as seen from here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: MachineName,
+    /// Its address in the mesh.
+    pub address: Ipv6Addr,
+    /// Its IPv4 address in the mesh.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// How packets reach it; `None`: they do not.
+    pub path: Option<PathKind>,
+    /// The underlay endpoint in use; `None`: none.
+    pub endpoint: Option<SocketAddr>,
+    /// The last round trip inside the tunnel, in microseconds; `None`: never measured.
+    pub rtt_micros: Option<u64>,
+    /// When the last handshake was completed, RFC 3339 in UTC; `None`: never.
+    pub last_handshake: Option<String>,
+    /// Seconds since the last handshake was completed; `None`: never.
+    pub last_handshake_seconds: Option<u64>,
+    /// What it is to this machine.
+    pub state: PeerState,
+    /// Why it is in this state, such as `handshake unanswered for 12 s`; `None` when connected.
+    pub reason: Option<String>,
+    /// Bytes received from it in packets of the tunnel.
+    pub rx_bytes: u64,
+    /// Bytes sent to it in packets of the tunnel.
+    pub tx_bytes: u64,
+}
+
+/// `POST /v1/ping?name=NAME&timeout_millis=N`: one echo inside the tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ping {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The peer's name.
+    pub name: MachineName,
+    /// Its address in the mesh.
+    pub address: IpAddr,
+    /// The round trip in microseconds; `None`: no answer in time.
+    pub rtt_micros: Option<u64>,
+    /// How the echo travelled.
+    pub path: Option<PathKind>,
+    /// The underlay endpoint it went through.
+    pub endpoint: Option<SocketAddr>,
+    /// Why there was no answer; `None` if there was.
+    pub reason: Option<String>,
+}
+
+/// `GET /v1/pending` on the controller's socket: keys that asked to join and are in no roster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The keys, latest first.
+    pub pending: Vec<PendingKey>,
+}
+
+/// A key that asked to join and is in no roster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingKey {
+    /// The public identity.
+    pub key: String,
+    /// The name that it claims.
+    pub name: Option<MachineName>,
+    /// Where it asked from.
+    pub source: SocketAddr,
+    /// When it asked first, RFC 3339 in UTC.
+    pub first_seen: String,
+    /// When it asked last, RFC 3339 in UTC.
+    pub last_seen: String,
+    /// How often it asked.
+    pub attempts: u64,
+}
+
+/// What a refused request answers, with an HTTP status of 400 or above.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Error {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is wrong, for a person.
+    pub error: String,
+}

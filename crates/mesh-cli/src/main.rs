@@ -1,3 +1,60 @@
-//! The `mesh` command.
+//! The `mesh` command: controller daemon, agent and diagnostics in one program.
+//!
+//! Parses, calls and renders; what is decided is decided in the crates below.
 
-fn main() {}
+mod commands;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Exit, Failure};
+
+/// An encrypted overlay network for a fleet that is described in one place
+#[derive(Parser)]
+#[command(name = "mesh", version, propagate_version = true, after_help = failure::EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    output: output::Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Keygen(commands::keygen::Args),
+    Inventory(commands::inventory::Args),
+    Controller(commands::controller::Args),
+    Agent(commands::agent::Args),
+    Status(commands::status::Args),
+    Ping(commands::ping::Args),
+    Pending(commands::pending::Args),
+    Logs(commands::logs::Args),
+    Demo(commands::demo::Args),
+    Version(commands::version::Args),
+}
+
+fn main() -> ExitCode {
+    failure::install_panic_hook();
+    let cli = Cli::parse();
+    let result = run(cli);
+    failure::exit_code(result)
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    output::init(&cli.output);
+    match cli.command {
+        Command::Keygen(args) => commands::keygen::run(args),
+        Command::Inventory(args) => commands::inventory::run(args),
+        Command::Controller(args) => commands::controller::run(args),
+        Command::Agent(args) => commands::agent::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Ping(args) => commands::ping::run(args),
+        Command::Pending(args) => commands::pending::run(args),
+        Command::Logs(args) => commands::logs::run(args),
+        Command::Demo(args) => commands::demo::run(args),
+        Command::Version(args) => commands::version::run(args),
+    }
+}

@@ -1,1 +1,3 @@
 //! The inventory, its resolution, the signed roster, and the difference of two of them.
+
+pub mod roster;

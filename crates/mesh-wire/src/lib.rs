@@ -1,1 +1,6 @@
-//! Every byte format of the mesh: WireGuard, in-tunnel packets, control messages.
+//! Every byte format of the mesh: WireGuard's messages, the agents' own packets inside the tunnel, and
+//! the messages of the control channel.
+//!
+//! Pure: bytes in, values out, and back. A parser never panics and never allocates more than its input.
+
+pub mod control;

@@ -1,0 +1,12 @@
+//! One file a noun: parse, call, render.
+
+pub(crate) mod agent;
+pub(crate) mod controller;
+pub(crate) mod demo;
+pub(crate) mod inventory;
+pub(crate) mod keygen;
+pub(crate) mod logs;
+pub(crate) mod pending;
+pub(crate) mod ping;
+pub(crate) mod status;
+pub(crate) mod version;

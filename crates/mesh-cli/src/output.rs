@@ -1,0 +1,82 @@
+//! Where text goes: answers to stdout, everything else to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// What every command takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Level of the log on stderr: `error`, `warn`, `info`, `debug`, `trace`, or a filter per crate
+    #[arg(
+        long,
+        global = true,
+        env = "MESH_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: String,
+    /// Form of the log
+    #[arg(long, global = true, env = "MESH_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// When to colour
+    #[arg(long, global = true, default_value = "auto")]
+    color: Color,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// A line for a person
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Sets up the log. Called once.
+pub(crate) fn init(options: &Options) {
+    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = use_color(options.color);
+    let text = fmt::layer().with_writer(io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    match options.log_format {
+        LogFormat::Text => registry.with(text.with_ansi(ansi)).init(),
+        LogFormat::Json => registry.with(text.json()).init(),
+    }
+}
+
+/// Prints an answer to stdout.
+///
+/// # Errors
+///
+/// What writing to stdout gives; a closed pipe is taken for success by `failure::exit_code`.
+pub(crate) fn answer(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Prints what an error has to say to stderr.
+pub(crate) fn error(text: &str) {
+    // There is nowhere left to say that stderr is gone.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn use_color(color: Color) -> bool {
+    match color {
+        Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        Color::Always => true,
+        Color::Never => false,
+    }
+}
