@@ -3,10 +3,14 @@
 //! HTTP/1.1 over a UNIX socket. Every answer is one JSON object with `"version": 1`; fields are only
 //! ever added, and units are in their names.
 
+mod time;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_types::{MachineName, Serial};
 use serde::{Deserialize, Serialize};
+
+pub use time::rfc3339;
 
 /// The version of every object here.
 pub const VERSION: u32 = 1;
@@ -156,6 +160,37 @@ pub struct Ping {
     pub endpoint: Option<SocketAddr>,
     /// Why there was no answer; `None` if there was.
     pub reason: Option<String>,
+}
+
+/// `POST /v1/probe` on the agent's socket: probes the idle peers, so that the next status is fresh.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// [`VERSION`].
+    pub version: u32,
+    /// How many peers are probed.
+    pub peers: u64,
+}
+
+/// `GET /v1/logs?lines=N` on the agent's socket: what the agent logged last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Logs {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The lines, oldest first.
+    pub lines: Vec<LogLine>,
+    /// How many lines before these are gone, because the agent keeps a bounded number.
+    pub dropped: u64,
+}
+
+/// A line of the agent's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When, RFC 3339 in UTC.
+    pub time: String,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    pub level: String,
+    /// The message and its fields, as `message key=value`.
+    pub message: String,
 }
 
 /// `GET /v1/pending` on the controller's socket: keys that asked to join and are in no roster.
