@@ -1,3 +1,73 @@
-//! The workspace's own commands.
+//! The workspace's own commands: what the justfile and CI call is decided here.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    reason = "a build tool talks to the person who runs it"
+)]
+
+mod deps;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::process::cargo;
+
+/// Builds, tests and checks mesh
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all the tests, after setting up what they need where that is allowed
+    Test(test::Args),
+    /// Check format, lints, licences and the direction of dependencies
+    Lint,
+    /// Check the direction of dependencies between the crates
+    Deps,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test(args) => test::run(&args),
+        Command::Lint => lint(),
+        Command::Deps => deps::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn lint() -> anyhow::Result<()> {
+    cargo(["fmt", "--all", "--", "--check"])?;
+    cargo([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ])?;
+    cargo([
+        "deny",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ])?;
+    deps::run()
+}

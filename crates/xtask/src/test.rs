@@ -1,0 +1,192 @@
+//! `cargo xtask test`: every test of the workspace, in one order that two cores can bear.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    process::{cargo_command, root, run as run_to_end, shown},
+    setup,
+};
+
+/// The test that mostly waits, and so runs beside others.
+const WIREGUARD_GO: &str = "wireguard_go";
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run the tests that take too long for every change, too
+    #[arg(long)]
+    all: bool,
+}
+
+/// Counts of one `cargo test`.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let start = Instant::now();
+    setup::run_setup()?;
+    // One after the other: each uses both cores by itself.
+    run_to_end(cargo_command().args(["build", "--release", "--quiet", "--package", "mesh-cli"]))?;
+    run_to_end(cargo_command().args([
+        "test",
+        "--release",
+        "--quiet",
+        "--no-run",
+        "--package",
+        "mesh-tests",
+    ]))?;
+    run_to_end(unit_tests().args(["--quiet", "--no-run"]))?;
+
+    // wireguard-go rekeys after two minutes of real time, most of them spent waiting.
+    let mut wireguard_go = system_tests(|test| test == WIREGUARD_GO)?;
+    let beside = thread::spawn(move || count("wireguard-go", &mut wireguard_go));
+    let ignored: &[&str] = if args.all {
+        &["--", "--include-ignored"]
+    } else {
+        &[]
+    };
+    let units = count("unit", unit_tests().args(ignored));
+    let wireguard = beside
+        .join()
+        .expect("the thread that counts does not panic");
+    // By themselves: they assert times.
+    let systems = count(
+        "system",
+        system_tests(|test| test != WIREGUARD_GO)?.args(ignored),
+    );
+
+    let mut sum = Counts::default();
+    println!();
+    for (kind, result) in [
+        ("unit", units),
+        ("wireguard-go", wireguard),
+        ("system", systems),
+    ] {
+        let counts = result?;
+        println!(
+            "{kind}: {} passed, {} failed, {} ignored",
+            counts.passed, counts.failed, counts.ignored
+        );
+        sum.passed += counts.passed;
+        sum.failed += counts.failed;
+        sum.ignored += counts.ignored;
+    }
+    println!("in {} s", start.elapsed().as_secs());
+    println!(
+        "{} passed, {} failed, {} skipped",
+        sum.passed, sum.failed, sum.ignored
+    );
+    if sum.failed > 0 || sum.passed == 0 {
+        bail!("not every test passed");
+    }
+    Ok(())
+}
+
+fn unit_tests() -> Command {
+    let mut command = cargo_command();
+    command.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        "mesh-tests",
+        "--no-fail-fast",
+    ]);
+    command
+}
+
+/// The whole-system tests whose names `wanted` takes.
+fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
+    let mut command = cargo_command();
+    command.args([
+        "test",
+        "--release",
+        "--package",
+        "mesh-tests",
+        "--no-fail-fast",
+    ]);
+    command.env("MESH_BIN", mesh_program());
+    let folder = root().join("tests/tests");
+    let entries = fs::read_dir(&folder).context("cannot read `tests/tests`")?;
+    for entry in entries {
+        let path = entry?.path();
+        let test = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or_default();
+        if path.extension().is_some_and(|ending| ending == "rs") && wanted(test) {
+            command.args(["--test", test]);
+        }
+    }
+    Ok(command)
+}
+
+/// The program under test, as `cargo build --release` makes it.
+fn mesh_program() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("release/mesh")
+}
+
+/// Runs a `cargo test`, passes its output on, and adds up what its runners say.
+fn count(kind: &str, command: &mut Command) -> anyhow::Result<Counts> {
+    println!("$ {}", shown(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let stdout = child.stdout.take().context("cargo has no output")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("[{kind}] {line}");
+        if let Some(result) = line.strip_prefix("test result:") {
+            counts.passed += number_before(result, " passed");
+            counts.failed += number_before(result, " failed");
+            counts.ignored += number_before(result, " ignored");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && counts.failed == 0 {
+        bail!("`{}` ended with {status}", shown(command));
+    }
+    Ok(counts)
+}
+
+/// The number that stands before `word`: 12 in `ok. 12 passed; 0 failed`.
+fn number_before(text: &str, word: &str) -> u64 {
+    let Some((before, _)) = text.split_once(word) else {
+        return 0;
+    };
+    before
+        .rsplit([' ', ';'])
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_a_test_run_are_read() {
+        let line = " FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(number_before(line, " passed"), 12);
+        assert_eq!(number_before(line, " failed"), 3);
+        assert_eq!(number_before(line, " ignored"), 1);
+        assert_eq!(number_before(line, " absent"), 0);
+    }
+}
