@@ -1,17 +1,44 @@
 //! The roster: the resolved inventory, signed. `docs/formats.md` has the file's form.
 
+mod admit;
+mod canonical;
+mod hash;
+mod merkle;
+mod signer;
+#[cfg(test)]
+mod tests;
+mod unsigned;
+pub(crate) mod verify;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mesh_types::{MachineName, MemberKey, NetworkId, NodeId, Serial};
+use mesh_types::{MachineName, MemberKey, NetworkId, NodeId, Serial, WireguardPublicKey};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ssh_key::{PublicKey, SshSig};
 
-/// A SHA-256 hash; in JSON 64 lower-case hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Hash(pub [u8; 32]);
+pub use self::{
+    admit::{RosterRefused, SERIAL_JUMP_MAX, admit},
+    hash::{Hash, ParseHashError},
+    signer::{ParseSignerError, Signer},
+    unsigned::{HeadFields, Unsigned},
+};
+
+/// The format number of heads.
+pub const FORMAT: u32 = 1;
+
+/// The namespace of roster signatures, `ssh-keygen -Y`'s `-n`.
+pub const NAMESPACE: &str = "mesh-roster";
+
+/// The largest roster file that is read, in bytes: about 25 000 members.
+pub const ROSTER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The longest signature that is read, in bytes of its armour: RSA with 16 384 bits fits.
+const SIGNATURE_BYTES_MAX: usize = 16 * 1024;
 
 /// What kind of machine a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,7 +96,7 @@ pub struct Member {
     pub ciphers: Vec<String>,
     /// What newer releases say of a member.
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, serde_json::Value>,
+    pub unknown: BTreeMap<String, Value>,
 }
 
 /// Whatever is not one member's own.
@@ -89,7 +116,7 @@ pub struct NetworkPart {
     pub signers: Vec<String>,
     /// What newer releases say of a network (rules and their tests among it).
     #[serde(flatten)]
-    pub unknown: BTreeMap<String, serde_json::Value>,
+    pub unknown: BTreeMap<String, Value>,
 }
 
 /// What is signed.
@@ -116,17 +143,79 @@ pub struct Head {
     pub member_root: Hash,
 }
 
-/// Who may sign a roster: an SSH key, or a `mesh1` identity's Ed25519 half.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signer(());
-
-/// A roster that a trusted signer signed and whose hashes were found right.
+/// A roster whose signature and hashes were found right.
+///
+/// [`Roster::verify`] also found the signer to be trusted. Holds an index by key; share it in an `Arc`.
 #[derive(Clone, Debug)]
-pub struct Roster(());
+pub struct Roster {
+    head: Head,
+    head_hash: Hash,
+    signer: Signer,
+    network: NetworkPart,
+    members: BTreeMap<MachineName, Member>,
+    by_node_id: BTreeMap<NodeId, MachineName>,
+    by_wireguard: BTreeMap<WireguardPublicKey, MachineName>,
+    file: Vec<u8>,
+}
 
 /// Why a roster is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum RosterError {}
+pub enum RosterError {
+    /// The file is larger than [`ROSTER_BYTES_MAX`].
+    #[error("a roster of {0} bytes; {ROSTER_BYTES_MAX} is the most")]
+    TooLarge(usize),
+    /// The file, or a part of it, is not the JSON that is expected.
+    #[error("not a roster")]
+    Json(#[source] serde_json::Error),
+    /// A part of the file is missing, or is not an object or text as it should be.
+    #[error("not a roster: `{0}` is missing or of the wrong kind")]
+    Missing(&'static str),
+    /// JSON that canonical JSON here does not have.
+    #[error("a roster cannot hold this: {0}")]
+    Strict(String),
+    /// A format that this release does not know.
+    #[error("a roster of format {0}; this release of mesh knows format {FORMAT}, so update it")]
+    Format(String),
+    /// It is for another network.
+    #[error("a roster for network `{found}`, not `{expected}`")]
+    Network {
+        /// The network that was asked for.
+        expected: NetworkId,
+        /// The network of the roster.
+        found: NetworkId,
+    },
+    /// What stands for the signature is none.
+    #[error("its signature is not an SSH signature")]
+    SignatureForm,
+    /// The signature's key is of a kind that cannot sign rosters.
+    #[error("its signature is by a key that cannot sign rosters")]
+    SignerKind(#[source] ParseSignerError),
+    /// The signature is not one of this head in the namespace `mesh-roster`.
+    #[error(
+        "its signature by {0} is not of this head: it was forged, altered, or signed for something else"
+    )]
+    BadSignature(String),
+    /// The signature is genuine, but none of the trusted signers made it.
+    #[error("it is signed by {signer}, which is none of the {trusted} trusted signers")]
+    UntrustedSigner {
+        /// Fingerprint of the key that signed.
+        signer: String,
+        /// How many signers are trusted.
+        trusted: usize,
+    },
+    /// The network part is not the one that the head names.
+    #[error("its network part is not the one that was signed")]
+    NetworkHash,
+    /// The members are not those that the head names.
+    #[error("its members are not those that were signed")]
+    MemberRoot,
+    /// The parts contradict each other.
+    #[error("a roster that contradicts itself: {0}")]
+    Inconsistent(String),
+    /// The key could not sign.
+    #[error("the key could not sign")]
+    Sign(#[source] ssh_key::Error),
+}
 
 impl Roster {
     /// Reads a roster file and verifies it: signature by one of `trusted`, network part, members, root.
@@ -135,45 +224,163 @@ impl Roster {
     ///
     /// [`RosterError`] names what is wrong.
     pub fn verify(
-        _file: &[u8],
-        _network: &NetworkId,
-        _trusted: &[Signer],
+        file: &[u8],
+        network: &NetworkId,
+        trusted: &[Signer],
     ) -> Result<Self, RosterError> {
-        todo!()
+        let roster = Self::open(file)?;
+        if roster.head.network != *network {
+            return Err(RosterError::Network {
+                expected: *network,
+                found: roster.head.network,
+            });
+        }
+        match trusted.iter().find(|signer| **signer == roster.signer) {
+            Some(signer) => Ok(roster.signed_by(signer.clone())),
+            None => Err(RosterError::UntrustedSigner {
+                signer: roster.signer.fingerprint(),
+                trusted: trusted.len(),
+            }),
+        }
     }
 
-    /// The roster file: what [`Roster::verify`] reads.
+    /// Reads a roster file and verifies all but whether its signer is trusted: anyone could have made
+    /// it, and the caller must judge [`Roster::signer`] before it goes by what the roster says.
+    ///
+    /// # Errors
+    ///
+    /// [`RosterError`] names what is wrong.
+    pub fn open(file: &[u8]) -> Result<Self, RosterError> {
+        if file.len() > ROSTER_BYTES_MAX {
+            return Err(RosterError::TooLarge(file.len()));
+        }
+        let value = canonical::parse(file).map_err(RosterError::Json)?;
+        let part = |name: &'static str| value.get(name).ok_or(RosterError::Missing(name));
+        let head_value = part("head")?;
+        let head = verify::head(head_value)?;
+        let head_bytes = canonical::to_bytes(head_value);
+        let signature = part("signature")?
+            .as_str()
+            .ok_or(RosterError::Missing("signature"))?;
+        let signer = signer_of(&head_bytes, signature)?;
+        let network_value = part("network")?;
+        if Hash::of(&canonical::to_bytes(network_value)) != head.network_hash {
+            return Err(RosterError::NetworkHash);
+        }
+        let member_values = part("members")?
+            .as_object()
+            .ok_or(RosterError::Missing("members"))?;
+        // In byte order of the names, whatever order the map keeps.
+        let member_values: BTreeMap<&String, &Value> = member_values.iter().collect();
+        let leaves: Vec<_> = member_values
+            .values()
+            .map(|member| merkle::leaf(&canonical::to_bytes(member)))
+            .collect();
+        if leaves.len() as u64 != head.member_count || merkle::root(&leaves) != head.member_root {
+            return Err(RosterError::MemberRoot);
+        }
+        let network = NetworkPart::deserialize(network_value).map_err(RosterError::Json)?;
+        if network.id != head.network {
+            return Err(RosterError::Network {
+                expected: head.network,
+                found: network.id,
+            });
+        }
+        let mut members = BTreeMap::new();
+        for (name, member) in member_values {
+            let name: MachineName = name
+                .parse()
+                .map_err(|error| RosterError::Inconsistent(format!("{error}")))?;
+            let member = Member::deserialize(member).map_err(RosterError::Json)?;
+            members.insert(name, member);
+        }
+        verify::parts(&network, &members)?;
+        Ok(Self {
+            head,
+            head_hash: Hash::of(&head_bytes),
+            signer,
+            network,
+            by_node_id: index(&members, MemberKey::node_id),
+            by_wireguard: index(&members, |key| Some(key.wireguard())),
+            members,
+            file: file.to_vec(),
+        })
+    }
+
+    /// The roster file: what [`Roster::verify`] reads, to the byte as it was read or made.
     pub fn to_file(&self) -> Vec<u8> {
-        todo!()
+        self.file.clone()
     }
 
     /// The signed head.
-    pub fn head(&self) -> &Head {
-        todo!()
+    pub const fn head(&self) -> &Head {
+        &self.head
     }
 
     /// SHA-256 of the canonical head.
-    pub fn head_hash(&self) -> Hash {
-        todo!()
+    pub const fn head_hash(&self) -> Hash {
+        self.head_hash
     }
 
-    /// Who signed it.
-    pub fn signer(&self) -> &Signer {
-        todo!()
+    /// Who signed it, as the trusted signers name it.
+    pub const fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// The network part.
-    pub fn network(&self) -> &NetworkPart {
-        todo!()
+    pub const fn network(&self) -> &NetworkPart {
+        &self.network
     }
 
     /// The members by name.
-    pub fn members(&self) -> &BTreeMap<MachineName, Member> {
-        todo!()
+    pub const fn members(&self) -> &BTreeMap<MachineName, Member> {
+        &self.members
     }
 
-    /// The member whose identity has this Ed25519 half.
-    pub fn member_by_node_id(&self, _id: &NodeId) -> Option<&Member> {
-        todo!()
+    /// The member whose identity has this Ed25519 half, switched off or not.
+    pub fn member_by_node_id(&self, id: &NodeId) -> Option<&Member> {
+        self.members.get(self.by_node_id.get(id)?)
     }
+
+    /// The member, machine or guest, with this WireGuard key, switched off or not.
+    pub fn member_by_wireguard(&self, key: &WireguardPublicKey) -> Option<&Member> {
+        self.members.get(self.by_wireguard.get(key)?)
+    }
+
+    fn signed_by(mut self, signer: Signer) -> Self {
+        self.signer = signer;
+        self
+    }
+}
+
+impl PartialEq for Roster {
+    /// Equal heads are equal rosters: the head names everything else by its hash.
+    fn eq(&self, other: &Self) -> bool {
+        self.head_hash == other.head_hash
+    }
+}
+
+impl Eq for Roster {}
+
+/// Whose signature of `head` this is; verified.
+fn signer_of(head: &[u8], signature: &str) -> Result<Signer, RosterError> {
+    if signature.len() > SIGNATURE_BYTES_MAX {
+        return Err(RosterError::SignatureForm);
+    }
+    let signature = SshSig::from_pem(signature).map_err(|_| RosterError::SignatureForm)?;
+    let key = PublicKey::new(signature.public_key().clone(), "");
+    let signer = Signer::try_from(key.clone()).map_err(RosterError::SignerKind)?;
+    key.verify(NAMESPACE, head, &signature)
+        .map_err(|_| RosterError::BadSignature(signer.fingerprint()))?;
+    Ok(signer)
+}
+
+fn index<K: Ord>(
+    members: &BTreeMap<MachineName, Member>,
+    key: impl Fn(&MemberKey) -> Option<K>,
+) -> BTreeMap<K, MachineName> {
+    members
+        .values()
+        .filter_map(|member| Some((key(member.public_key.as_ref()?)?, member.name.clone())))
+        .collect()
 }
