@@ -19,6 +19,13 @@ use std::net::SocketAddr;
 use mesh_types::{MachineName, PublicIdentity, Serial};
 use serde::{Deserialize, Serialize};
 
+mod frame;
+
+pub use frame::{
+    DecodeError, EncodeError, FrameError, FrameHeader, HEADER_BYTES, Message, decode_message,
+    encode_message,
+};
+
 /// The protocol that client and server agree on during the TLS handshake (ALPN).
 pub const ALPN: &[u8] = b"mesh-control/1";
 
