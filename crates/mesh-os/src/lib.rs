@@ -1,3 +1,26 @@
 //! What the operating system does for a node: TUN, sockets, addresses, routes, privileges, clocks, files.
 //!
-//! The one home of `cfg(target_os)` and, with mesh-aead, of `unsafe`. It moves data and decides nothing.
+//! The one home of `cfg(target_os)` and, with mesh-aead, of `unsafe`. It moves data and decides nothing:
+//! no roster, no session, no policy is known here. The agent, the controller and the lab use it.
+//!
+//! [`clock`], [`file`], [`unix`], [`watch`], [`poll`], [`socket`] and [`udp`] are portable; [`tun`],
+//! [`link`], [`netlink`] and [`privilege`] are Linux only today, and macOS counterparts belong beside them.
+//!
+//! [`udp::UdpSocket`] and [`tun::Tun`] are made for plain threads: their calls never block, and
+//! [`poll::wait_readable`] sleeps until there is something to read or somebody calls [`poll::Wake::wake`].
+
+pub mod clock;
+pub mod file;
+#[cfg(target_os = "linux")]
+pub mod link;
+#[cfg(target_os = "linux")]
+pub mod netlink;
+pub mod poll;
+#[cfg(target_os = "linux")]
+pub mod privilege;
+pub mod socket;
+#[cfg(target_os = "linux")]
+pub mod tun;
+pub mod udp;
+pub mod unix;
+pub mod watch;

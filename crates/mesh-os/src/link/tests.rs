@@ -1,0 +1,185 @@
+//! Against this machine's kernel, in a network namespace of the test's own thread.
+
+use std::{net::UdpSocket, thread};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::{
+    poll::{Wake, wait_readable},
+    tun::{PacketBatch, Tun},
+};
+
+/// Runs `test` in an empty network namespace; skips it where none can be made.
+fn in_namespace(test: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(error) => println!("skipped: no network namespace ({error})"),
+        });
+    });
+}
+
+fn config(addresses: &[&str], routes: &[&str]) -> InterfaceConfig {
+    InterfaceConfig {
+        mtu: 1280,
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn an_interface_gets_exactly_its_configuration_and_vanishes_with_its_owner() {
+    in_namespace(|| {
+        let tun = Tun::create("mesh%d").unwrap();
+        assert_eq!(tun.name(), "mesh0");
+        let mut links = Links::open().unwrap();
+        let first = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
+        links.configure(tun.index(), &first).unwrap();
+        links.configure(tun.index(), &first).unwrap();
+        let mut addresses = links.addresses(tun.index()).unwrap();
+        addresses.sort();
+        let expected: [IpNet; 2] = [
+            "10.9.0.1/32".parse().unwrap(),
+            "fd01::1/128".parse().unwrap(),
+        ];
+        assert_eq!(addresses, expected);
+
+        let second = config(&["fd01::2"], &["fd01::/48"]);
+        links.configure(tun.index(), &second).unwrap();
+        let address: IpNet = "fd01::2/128".parse().unwrap();
+        assert_eq!(links.addresses(tun.index()).unwrap(), [address]);
+        let mut routes = links.routes(tun.index()).unwrap();
+        routes.retain(|route| *route != address);
+        assert_eq!(routes, ["fd01::/48".parse().unwrap()]);
+
+        // The route leaves with the new address.
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket.connect("[fd01::9]:9").unwrap();
+        assert_eq!(socket.local_addr().unwrap().ip(), address.addr());
+
+        drop(tun);
+        assert_eq!(Links::index_of("mesh0"), None);
+    });
+}
+
+#[test]
+fn an_address_can_be_bound_at_once() {
+    in_namespace(|| {
+        for attempt in 0..20 {
+            let tun = Tun::create("mesh0").unwrap();
+            let only = config(&["fd01::1"], &["fd01::/48"]);
+            Links::open()
+                .unwrap()
+                .configure(tun.index(), &only)
+                .unwrap();
+            UdpSocket::bind("[fd01::1]:0").unwrap_or_else(|error| panic!("{attempt}: {error}"));
+        }
+    });
+}
+
+#[test]
+fn packets_pass_between_the_kernel_and_the_device() {
+    in_namespace(|| {
+        let tun = Tun::create("mesh0").unwrap();
+        let only = config(&["fd01::1"], &["fd01::/48"]);
+        Links::open()
+            .unwrap()
+            .configure(tun.index(), &only)
+            .unwrap();
+        let socket = UdpSocket::bind("[fd01::1]:0").unwrap();
+        for text in [b"one", b"two", b"six"] {
+            socket.send_to(text, "[fd01::9]:9").unwrap();
+        }
+        let wake = Wake::new().unwrap();
+        let mut batch = PacketBatch::new(8, 1280, 16, 16);
+        let mut received = Vec::new();
+        while received.len() < 3 {
+            assert!(wait_readable(&tun, &wake, None).unwrap().ready);
+            tun.recv(&mut batch).unwrap();
+            let packets = batch.packets().map(|p| p[16..p.len() - 16].to_vec());
+            // The kernel may speak of its multicast groups in between.
+            received.extend(packets.filter(|packet| packet[6] == 17));
+        }
+        let texts: Vec<_> = received.iter().map(|packet| &packet[48..]).collect();
+        assert_eq!(texts, [b"one", b"two", b"six"]);
+
+        // Sent back with its addresses and ports swapped, which the checksum does not notice.
+        let answers: Vec<_> = received.iter().map(|packet| swapped(packet)).collect();
+        let sent = tun.send(answers.iter().map(Vec::as_slice)).unwrap();
+        assert_eq!(sent, 3);
+        // The socket's port is what the kernel chose; it accepts from anyone.
+        let mut text = [0; 8];
+        socket
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .unwrap();
+        let (length, from) = socket.recv_from(&mut text).unwrap();
+        assert_eq!(&text[..length], b"one");
+        assert_eq!(from, "[fd01::9]:9".parse().unwrap());
+
+        // Garbage is not taken, and the device goes on.
+        assert_eq!(tun.send([&b"\0garbage"[..]]).unwrap(), 0);
+    });
+}
+
+fn swapped(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let (head, tail) = packet.split_at_mut(24);
+    head[8..24].swap_with_slice(&mut tail[..16]);
+    let (source, destination) = packet[40..44].split_at_mut(2);
+    source.swap_with_slice(destination);
+    packet
+}
+
+#[test]
+fn an_interface_name_in_use_is_said_so() {
+    in_namespace(|| {
+        let _tun = Tun::create("mesh0").unwrap();
+        let error = Tun::create("mesh0").unwrap_err();
+        assert!(
+            matches!(error, crate::tun::CreateTunError::InUse(_)),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn changes_of_other_interfaces_are_heard_once() {
+    in_namespace(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (ours, other) = (Tun::create("mesh0").unwrap(), Tun::create("other").unwrap());
+            let mut links = Links::open().unwrap();
+            let mut changes = NetworkChanges::new(Some(ours.index())).unwrap();
+            let deadline = std::time::Duration::from_secs(5);
+
+            links
+                .configure(other.index(), &config(&["fd02::1"], &["fd02::/48"]))
+                .unwrap();
+            tokio::time::timeout(deadline, changes.changed())
+                .await
+                .unwrap()
+                .unwrap();
+
+            // Our own changes come first in the queue and are passed over.
+            links
+                .configure(ours.index(), &config(&["fd01::1"], &["fd01::/48"]))
+                .unwrap();
+            let quiet = std::time::Duration::from_millis(300);
+            assert!(
+                tokio::time::timeout(quiet, changes.changed())
+                    .await
+                    .is_err()
+            );
+
+            links.set_up(other.index(), false).unwrap();
+            tokio::time::timeout(deadline, changes.changed())
+                .await
+                .unwrap()
+                .unwrap();
+        });
+    });
+}

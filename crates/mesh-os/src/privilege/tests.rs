@@ -1,0 +1,103 @@
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn maps_of_user_namespaces_are_read() {
+    let whole = "         0          0 4294967295\n";
+    assert!(is_mapped(whole, 0) && is_mapped(whole, 65534));
+    let only_root = "         0       1000          1\n";
+    assert!(is_mapped(only_root, 0) && !is_mapped(only_root, 65534));
+    assert!(!is_mapped("", 0) && !is_mapped("x y z", 0));
+}
+
+/// The marker that makes a child process run [`a_child_drops_and_reports`].
+const CHILD: &str = "MESH_TEST_DROP_PRIVILEGES";
+
+#[test]
+fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
+    if !geteuid().is_root() || fs::read("/etc/shadow").is_err() {
+        println!("skipped: needs root");
+        return;
+    }
+    // The test runner has threads, and changes what they share: a process of its own drops.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "privilege::tests::a_child_drops_and_reports",
+            "--nocapture",
+        ])
+        .env(CHILD, "nobody")
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    let line = |name: &str| {
+        let found = report.lines().find_map(|line| line.strip_prefix(name));
+        found
+            .unwrap_or_else(|| panic!("no {name} in {report}"))
+            .trim()
+            .to_owned()
+    };
+    let net_admin = format!("{:016x}", 1u64 << CAP_NET_ADMIN);
+    assert_eq!(line("CapEff:"), net_admin);
+    assert_eq!(line("CapPrm:"), net_admin);
+    for empty in ["CapInh:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(empty), "0000000000000000", "{empty}");
+    }
+    assert_eq!(line("NoNewPrivs:"), "1");
+    assert_eq!(line("Groups:"), "");
+    assert_eq!(line("shadow:"), "PermissionDenied");
+    assert!(!line("Uid:").contains("0\t"), "{report}");
+}
+
+#[test]
+fn a_child_drops_and_reports() {
+    let Some(user) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let user = user.into_string().unwrap();
+    // This process has the test runner's threads; a fork has one.
+    // SAFETY: the child only makes calls that are safe after a fork of a quiet process, and leaves with
+    // `_exit`.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None).unwrap();
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+        nix::unistd::ForkResult::Child => {
+            let code = match report(&user) {
+                Ok(()) => 0,
+                Err(error) => {
+                    println!("{error}");
+                    1
+                }
+            };
+            // SAFETY: ends this process at once, which is what is wanted.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+fn report(user: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let change = drop_privileges(Some(user))?;
+    assert!(matches!(change, UserChange::Changed { .. }), "{change:?}");
+    let shadow = fs::read("/etc/shadow").map_err(|error| error.kind());
+    let shadow = shadow
+        .err()
+        .map_or("open".to_owned(), |kind| format!("{kind:?}"));
+    println!(
+        "\n{}shadow: {shadow}",
+        fs::read_to_string("/proc/self/status")?
+    );
+    Ok(())
+}
+
+#[test]
+fn with_other_threads_running_nothing_is_dropped() {
+    // The test runner's own thread is one more than this one.
+    assert!(matches!(
+        drop_privileges(None),
+        Err(DropError::Threads(2..))
+    ));
+}
