@@ -215,6 +215,8 @@ pub struct PendingKey {
     pub first_seen: String,
     /// When it asked last, RFC 3339 in UTC.
     pub last_seen: String,
+    /// Seconds since it asked last.
+    pub last_seen_seconds: u64,
     /// How often it asked.
     pub attempts: u64,
 }

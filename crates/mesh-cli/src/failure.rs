@@ -86,7 +86,7 @@ pub(crate) fn install_panic_hook() {
     }));
 }
 
-fn render(failure: &Failure) -> String {
+pub(crate) fn render(failure: &Failure) -> String {
     let mut text = format!("error: {}\n", failure.error);
     for cause in failure.error.chain().skip(1) {
         text.push_str(&format!("  caused by: {cause}\n"));

@@ -2,6 +2,7 @@
 //!
 //! Parses, calls and renders; what is decided is decided in the crates below.
 
+mod client;
 mod commands;
 mod failure;
 mod output;
