@@ -1,1 +1,58 @@
 //! The agent: a machine's membership of the mesh.
+//!
+//! A shell. It opens what the operating system has (`mesh-os`), moves packets through the engine
+//! (`mesh-core`) on two threads of their own, talks to controllers over QUIC (`mesh-control`), and
+//! answers `mesh status` on a local socket. What it decides itself is pure and beside the shell: the
+//! configuration, who is admitted and why not, what a peer's line says, when to try again.
+//!
+//! It must never take a roster that no configured signer signed, apply one that is older than that in
+//! force, or hold a lock or allocate for a packet of an established session.
+//!
+//! The `mesh` binary calls [`run`] with a [`Config`].
+
+mod agent;
+mod backoff;
+mod config;
+mod control;
+mod daemon;
+mod dataplane;
+mod local;
+mod logs;
+mod reload;
+mod rumours;
+mod snapshot;
+mod stored;
+#[cfg(test)]
+mod testing;
+mod underlay;
+mod view;
+
+use std::{error::Error, io};
+
+pub use config::{
+    At, Config, ConfigError, DEFAULT_PATH as CONFIG_PATH, HostPort, ParseHostPortError,
+};
+pub use daemon::run;
+pub use logs::LogRing;
+
+/// Removes the stored roster, and with it the serial below which nothing is taken; `false` if there was
+/// none. The agent must not be running.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn forget_roster(config: &Config) -> io::Result<bool> {
+    stored::StoredRoster::in_dir(&config.state_dir).forget()
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

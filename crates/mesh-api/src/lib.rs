@@ -29,6 +29,9 @@ pub struct Status {
     pub controllers: Vec<ControllerStatus>,
     /// The other members, in the order of their names.
     pub peers: Vec<PeerStatus>,
+    /// What is odd although it works, such as `clock differs by 9 min`.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// This machine.

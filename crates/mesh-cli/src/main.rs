@@ -5,11 +5,13 @@
 mod client;
 mod commands;
 mod failure;
+mod human;
 mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mesh_agent::LogRing;
 
 use crate::failure::{Exit, Failure};
 
@@ -45,12 +47,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
-    output::init(&cli.output);
+    let logs = LogRing::default();
+    // Only the agent has somebody who asks for its log.
+    let kept = matches!(cli.command, Command::Agent(_)).then(|| logs.clone());
+    output::init(&cli.output, kept);
     match cli.command {
         Command::Keygen(args) => commands::keygen::run(args),
         Command::Inventory(args) => commands::inventory::run(args),
         Command::Controller(args) => commands::controller::run(args),
-        Command::Agent(args) => commands::agent::run(args),
+        Command::Agent(args) => commands::agent::run(args, logs),
         Command::Status(args) => commands::status::run(args),
         Command::Ping(args) => commands::ping::run(args),
         Command::Pending(args) => commands::pending::run(args),

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
+use mesh_agent::LogRing;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// What every command takes.
@@ -43,12 +44,12 @@ enum Color {
     Never,
 }
 
-/// Sets up the log. Called once.
-pub(crate) fn init(options: &Options) {
+/// Sets up the log, which `kept` keeps the last lines of, if there is one. Called once.
+pub(crate) fn init(options: &Options, kept: Option<LogRing>) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = use_color(options.color);
     let text = fmt::layer().with_writer(io::stderr).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(kept);
     match options.log_format {
         LogFormat::Text => registry.with(text.with_ansi(ansi)).init(),
         LogFormat::Json => registry.with(text.json()).init(),

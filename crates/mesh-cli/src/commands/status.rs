@@ -1,11 +1,100 @@
 //! `mesh status`.
 
-use crate::failure::{Exit, Failure};
+mod filter;
+mod render;
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    time::Duration,
+};
+
+use mesh_api::{Probe, Status};
+
+use self::filter::Filter;
+use crate::{
+    client::{self, Daemon},
+    failure::{Exit, Failure},
+    output,
+};
+
+/// Where the agent listens, unless it is told otherwise.
+pub(crate) const AGENT_SOCKET: &str = "/run/mesh/agent.sock";
+
+/// How long the agent may take to answer; it asks nobody for it.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often `--watch` looks. Each look probes the idle peers.
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
+
+/// Takes the cursor to the top left and clears what is below (ECMA-48: CUP, ED).
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Show this machine, its controllers and its peers, with reasons
+///
+/// Exits with 0 whatever the status is, and with 3 if the agent cannot be reached.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
-
-pub(crate) fn run(_args: Args) -> Result<Exit, Failure> {
-    todo!()
+pub(crate) struct Args {
+    /// Show only these peers: names, or `tag:TAG`
+    #[arg(value_name = "FILTER")]
+    filters: Vec<Filter>,
+    /// The agent's socket
+    #[arg(long, value_name = "PATH", default_value = AGENT_SOCKET)]
+    socket: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Look again every two seconds, probing idle peers; with `--json`, one object a line
+    #[arg(long)]
+    watch: bool,
 }
+
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    let daemon = Daemon::agent(&args.socket);
+    client::block_on(async {
+        if args.watch {
+            watch(&daemon, &args).await?;
+        } else {
+            output::answer(&text(&look(&daemon, &args).await?, args.json)?)?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+/// Shows the status again and again, until interrupted or until nobody reads.
+async fn watch(daemon: &Daemon, args: &Args) -> Result<(), Failure> {
+    let redraw = !args.json && io::stdout().is_terminal();
+    loop {
+        daemon.post::<Probe>("/v1/probe", LIMIT).await?;
+        let status = look(daemon, args).await?;
+        let text = if args.json {
+            let line = serde_json::to_string(&status).map_err(anyhow::Error::from)?;
+            format!("{line}\n")
+        } else {
+            let text = render::status(&status);
+            match redraw {
+                true => format!("{CLEAR}{text}"),
+                false => format!("{text}\n"),
+            }
+        };
+        output::answer(&text)?;
+        tokio::time::sleep(WATCH_PERIOD).await;
+    }
+}
+
+async fn look(daemon: &Daemon, args: &Args) -> Result<Status, Failure> {
+    let mut status: Status = daemon.get("/v1/status", LIMIT).await?;
+    filter::keep(&mut status.peers, &args.filters);
+    Ok(status)
+}
+
+fn text(status: &Status, json: bool) -> anyhow::Result<String> {
+    if json {
+        Ok(format!("{}\n", serde_json::to_string_pretty(status)?))
+    } else {
+        Ok(render::status(status))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The conversation with the controllers: one task each, and one that keeps them in step with the
+//! configuration.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_control::{Connection, RequestError, connect};
+use mesh_types::{MachineName, Serial};
+use mesh_wire::control::{ENDPOINTS_MAX, Notice, Reply, Request};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{task::AbortHandle, task::JoinSet, time::timeout};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::{
+    agent::{Agent, TakeRosterError, controller_keys},
+    backoff::Backoff,
+    chain,
+    config::HostPort,
+    view::Verdict,
+};
+
+/// How long a controller may take to answer where a peer is.
+const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a conversation ended.
+enum Ended {
+    /// The controller does not admit this machine, and says why.
+    Refused(String),
+    /// The connection is gone, or what came over it is no use.
+    Lost(String),
+    /// The roster in force names another key for controllers.
+    NoController,
+}
+
+/// Keeps a task for each configured controller, until dropped.
+pub(crate) async fn supervise(agent: Arc<Agent>) {
+    let mut config = agent.config.subscribe();
+    let mut tasks = JoinSet::new();
+    let mut running: BTreeMap<HostPort, AbortHandle> = BTreeMap::new();
+    loop {
+        let wanted = config.borrow_and_update().controllers.clone();
+        running.retain(|endpoint, task| {
+            let keep = wanted.contains(endpoint);
+            if !keep {
+                task.abort();
+                agent.forget_controller(endpoint);
+            }
+            keep
+        });
+        for endpoint in wanted {
+            running.entry(endpoint.clone()).or_insert_with(|| {
+                let span = info_span!("controller", %endpoint);
+                tasks.spawn(keep_connected(agent.clone(), endpoint).instrument(span))
+            });
+        }
+        if config.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Connects, converses, and does so again after a wait, for ever.
+async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
+    let mut backoff = Backoff::default();
+    let mut random = StdRng::from_entropy();
+    let mut roster = agent.roster.subscribe();
+    loop {
+        let ended = connect_once(&agent, &endpoint, &mut backoff).await;
+        let (verdict, reason) = match ended {
+            Ended::Refused(reason) => {
+                let refused = format!("refused: {reason}");
+                (Verdict::Refused(reason), refused)
+            }
+            Ended::Lost(reason) => (Verdict::None, reason),
+            Ended::NoController => (
+                Verdict::None,
+                "the roster in force does not name it as a controller".to_owned(),
+            ),
+        };
+        let mut changed = false;
+        agent.update_controller(&endpoint, |controller| {
+            changed = controller.reason.as_ref() != Some(&reason);
+            controller.connection = None;
+            controller.verdict = verdict;
+            controller.reason = Some(reason.clone());
+        });
+        if changed {
+            warn!(reason, "no controller connection");
+        }
+        let served = !agent.connections().is_empty();
+        let wait = backoff.next_wait(served, &mut random);
+        // A roster may name this controller, or its new key: no reason to wait on.
+        roster.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            Ok(()) = roster.changed() => {}
+        }
+    }
+}
+
+async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Backoff) -> Ended {
+    let expect = agent.expected_controllers();
+    let connection = match connect(endpoint.as_str(), Some(agent.identity()), expect).await {
+        Ok(connection) => Arc::new(connection),
+        Err(error) => return Ended::Lost(chain(&error)),
+    };
+    let node_id = connection.server();
+    agent.update_controller(endpoint, |controller| controller.node_id = Some(node_id));
+    match hello(agent, endpoint, &connection).await {
+        Ok(()) => {}
+        Err(ended) => return ended,
+    }
+    backoff.reset();
+    info!("connected to a controller");
+    agent.update_controller(endpoint, |controller| {
+        controller.connection = Some(connection.clone());
+        controller.verdict = Verdict::Admitted;
+        controller.reason = None;
+    });
+    let ended = converse(agent, &connection).await;
+    if let Ended::NoController = ended {
+        // Dropped everywhere, the connection closes.
+        agent.update_controller(endpoint, |controller| controller.connection = None);
+    }
+    ended
+}
+
+async fn hello(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> Result<(), Ended> {
+    let request = Request::Hello {
+        identity: *agent.public(),
+        name: agent.name(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        serial: agent.serial(),
+        endpoints: agent.endpoints.borrow().clone(),
+    };
+    match ask(connection, &request, &[]).await?.0 {
+        Reply::Welcome {
+            serial,
+            time_millis,
+            ..
+        } => {
+            let skew = skew(time_millis, connection.rtt());
+            agent.update_controller(endpoint, |controller| {
+                controller.serial = Some(serial);
+                controller.skew = Some(skew);
+            });
+            agent.hear_of(serial);
+            Ok(())
+        }
+        Reply::Refused { reason } => Err(Ended::Refused(reason)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Serves the connection until it ends.
+async fn converse(agent: &Arc<Agent>, connection: &Connection) -> Ended {
+    let mut endpoints = agent.endpoints.subscribe();
+    let mut rumoured = agent.rumoured.subscribe();
+    let mut roster = agent.roster.subscribe();
+    // What the hello did not carry is told below.
+    endpoints.mark_changed();
+    rumoured.mark_changed();
+    loop {
+        let ended = tokio::select! {
+            notice = connection.next_notice() => match notice {
+                Ok(notice) => handle_notice(agent, notice).await,
+                Err(closed) => Err(Ended::Lost(chain(&closed))),
+            },
+            Ok(()) = rumoured.changed() => {
+                if agent.is_behind() { fetch_roster(agent, connection).await } else { Ok(()) }
+            }
+            Ok(()) = endpoints.changed() => {
+                let endpoints = endpoints.borrow_and_update().clone();
+                report(connection, endpoints).await
+            }
+            Ok(()) = roster.changed() => {
+                let roster = roster.borrow_and_update().clone();
+                match roster {
+                    Some(roster) if !controller_keys(&roster).contains(&connection.server()) => {
+                        Err(Ended::NoController)
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            }
+        };
+        if let Err(ended) = ended {
+            return ended;
+        }
+    }
+}
+
+async fn handle_notice(agent: &Arc<Agent>, notice: Notice) -> Result<(), Ended> {
+    match notice {
+        Notice::Roster { serial } => {
+            agent.hear_of(serial);
+            Ok(())
+        }
+        Notice::Introduce { peer, endpoints } => {
+            agent.data.introduce(&peer, &bounded(endpoints));
+            Ok(())
+        }
+        Notice::Refused { reason } => Err(Ended::Refused(reason)),
+    }
+}
+
+/// Asks for the roster and takes it. A roster that is no use does not end the conversation.
+async fn fetch_roster(agent: &Agent, connection: &Connection) -> Result<(), Ended> {
+    let request = Request::Roster {
+        have: agent.serial(),
+    };
+    let (reply, file) = ask(connection, &request, &[]).await?;
+    match reply {
+        Reply::Roster { serial } => {
+            note_taken(agent.take_roster(&file).await, serial);
+            Ok(())
+        }
+        Reply::UpToDate => Ok(()),
+        Reply::Error { message, .. } => {
+            warn!(message, "the controller gave no roster");
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn note_taken(taken: Result<bool, TakeRosterError>, serial: Serial) {
+    match taken {
+        Ok(true) => {}
+        Ok(false) => debug!(%serial, "the roster is in force already"),
+        Err(error) => warn!(%serial, error = chain(&error), "roster refused"),
+    }
+}
+
+async fn report(connection: &Connection, endpoints: Vec<SocketAddr>) -> Result<(), Ended> {
+    let request = Request::Report { endpoints };
+    match ask(connection, &request, &[]).await?.0 {
+        Reply::Done => Ok(()),
+        Reply::Error { message, .. } => {
+            warn!(message, "the controller did not take the endpoints");
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Asks every connected controller where `peer` may be reached, and hands what they say to the engine.
+pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
+    let fixed = match agent.roster() {
+        Some(roster) => match roster.members().get(&peer) {
+            Some(member) => member.endpoints.clone(),
+            None => return,
+        },
+        None => return,
+    };
+    let mut questions = JoinSet::new();
+    for endpoint in fixed {
+        questions.spawn(async move {
+            match tokio::net::lookup_host(&endpoint).await {
+                Ok(addresses) => addresses.collect(),
+                Err(error) => {
+                    debug!(endpoint, %error, "could not resolve a static endpoint");
+                    Vec::new()
+                }
+            }
+        });
+    }
+    for connection in agent.connections() {
+        let request = Request::Endpoints { peer: peer.clone() };
+        questions.spawn(async move {
+            match connection.request(&request, &[]).await {
+                Ok((Reply::Endpoints { endpoints, .. }, _)) => endpoints,
+                Ok((reply, _)) => {
+                    debug!(?reply, "a controller gave no endpoints");
+                    Vec::new()
+                }
+                Err(error) => {
+                    debug!(error = chain(&error), "a controller gave no endpoints");
+                    Vec::new()
+                }
+            }
+        });
+    }
+    // Each answer is used as it comes: the slowest does not hold up the others.
+    let all = async {
+        while let Some(answer) = questions.join_next().await {
+            let endpoints = bounded(answer.unwrap_or_default());
+            if !endpoints.is_empty() {
+                agent.data.add_candidates(&peer, &endpoints);
+            }
+        }
+    };
+    if timeout(ENDPOINTS_TIMEOUT, all).await.is_err() {
+        debug!(%peer, "a controller did not say in time where a peer is");
+    }
+}
+
+fn bounded(mut endpoints: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    endpoints.truncate(ENDPOINTS_MAX);
+    endpoints
+}
+
+async fn ask(
+    connection: &Connection,
+    request: &Request,
+    attachment: &[u8],
+) -> Result<(Reply, Vec<u8>), Ended> {
+    connection
+        .request(request, attachment)
+        .await
+        .map_err(|error: RequestError| Ended::Lost(chain(&error)))
+}
+
+fn unexpected(reply: &Reply) -> Ended {
+    match reply {
+        Reply::Error { message, .. } => Ended::Lost(format!("the controller answers: {message}")),
+        Reply::Refused { reason } => Ended::Refused(reason.clone()),
+        Reply::Welcome { .. }
+        | Reply::Roster { .. }
+        | Reply::UpToDate
+        | Reply::Endpoints { .. }
+        | Reply::Accepted { .. }
+        | Reply::Done => Ended::Lost("the controller answers something else than asked".to_owned()),
+    }
+}
+
+/// How far this machine's clock is from the controller's, which said `time_millis` half a round trip ago.
+fn skew(time_millis: u64, rtt: Duration) -> Duration {
+    let theirs = Duration::from_millis(time_millis) + rtt / 2;
+    let ours = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    ours.abs_diff(theirs)
+}

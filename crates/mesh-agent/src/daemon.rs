@@ -1,0 +1,230 @@
+//! Start-up, in the one order that works, and shut-down.
+//!
+//! Everything that needs privileges is opened in the main thread while it is the only one; then the
+//! privileges go, for good; then the data plane's threads and the runtime start.
+
+use std::{
+    os::unix::{fs::chown, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use mesh_inventory::roster::Roster;
+use mesh_os::{
+    file,
+    privilege::{self, UserChange},
+    unix::{self, ListenError, SocketFile},
+};
+use mesh_types::IdentitySeed;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{debug, info, warn};
+
+use crate::{
+    agent::Agent,
+    chain,
+    config::Config,
+    control,
+    dataplane::{DataPlane, Threads},
+    local,
+    logs::LogRing,
+    reload, rumours,
+    stored::StoredRoster,
+    underlay,
+};
+
+/// The longest identity file: the one line is 55 bytes.
+const IDENTITY_BYTES_MAX: usize = 256;
+
+/// The account to run as, where there is no account `mesh` and none is configured.
+const LAST_RESORT_USER: &str = "nobody";
+
+/// Worker threads of the runtime, which only the control plane uses.
+const RUNTIME_THREADS: usize = 2;
+
+/// What start-up opened.
+struct Opened {
+    agent: Arc<Agent>,
+    threads: Threads,
+    listener: UnixListener,
+    socket_file: SocketFile,
+}
+
+/// Runs the agent until SIGTERM or SIGINT. Must be called in a process with a single thread.
+///
+/// `path` is where `config` came from, to be read again on SIGHUP and when it changes.
+///
+/// # Errors
+///
+/// What keeps the agent from starting, with the next step in words.
+pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
+    let opened = open(config, logs)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(&opened.agent, opened.listener, path));
+    opened.threads.stop();
+    // The tasks hold the sockets and the device; nothing of them stays behind.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    drop(opened.socket_file);
+    result
+}
+
+fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
+    let identity = read_identity(&config.identity_file)?;
+    prepare_dir(&config.state_dir)?;
+    let roster = load_roster(&config);
+    let data = DataPlane::open(&config, &identity, roster.as_ref())?;
+    let (listener, socket_file) = listen(&config)?;
+    give_away_dirs(&config);
+    let user = account(&config);
+    match privilege::drop_privileges(user.as_deref()).context("cannot give up privileges")? {
+        UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
+        UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
+    }
+    let agent = Agent::new(identity, config, roster, data, logs);
+    let threads = agent.data.start().context("cannot start the data plane")?;
+    Ok(Opened {
+        agent,
+        threads,
+        listener,
+        socket_file,
+    })
+}
+
+async fn serve(
+    agent: &Arc<Agent>,
+    listener: UnixListener,
+    config_path: PathBuf,
+) -> anyhow::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tasks = tokio::task::JoinSet::new();
+    // Before the controllers are greeted, so that the greeting carries this machine's endpoints.
+    underlay::look(agent);
+    let api = agent.clone();
+    tasks.spawn(async move {
+        if let Err(error) = local::serve(api, listener).await {
+            warn!(error = chain(&error), "the local socket is broken");
+        }
+    });
+    tasks.spawn(control::supervise(agent.clone()));
+    tasks.spawn(underlay::watch(agent.clone()));
+    tasks.spawn(rumours::act(agent.clone()));
+    tasks.spawn(reload::watch(agent.clone(), config_path));
+    notify(&[NotifyState::Ready]);
+    info!(interface = agent.data.interface(), "agent ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(ended) = tasks.join_next() => {
+            // Each task runs for ever; one that ends would leave a half-dead agent.
+            if let Err(error) = ended && error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            }
+            bail!("a task of the agent ended");
+        }
+    }
+    info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    tasks.shutdown().await;
+    Ok(())
+}
+
+fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
+    let hint = || {
+        format!(
+            "this machine has no usable identity; `mesh keygen --out {}` makes one",
+            path.display()
+        )
+    };
+    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX).with_context(hint)?;
+    let line = std::str::from_utf8(&bytes)
+        .ok()
+        .with_context(|| format!("`{}` is not an identity file", path.display()))?;
+    IdentitySeed::parse(line).with_context(|| format!("`{}`", path.display()))
+}
+
+/// A stored roster that is torn, forged or no longer trusted is a warning: a controller has a good one.
+fn load_roster(config: &Config) -> Option<Roster> {
+    let stored = StoredRoster::in_dir(&config.state_dir);
+    match stored.load(&config.network, &config.signers) {
+        Ok(Some(roster)) => {
+            info!(serial = %roster.head().serial, "starting with the stored roster");
+            Some(roster)
+        }
+        Ok(None) => {
+            info!("starting without a stored roster");
+            None
+        }
+        Err(error) => {
+            warn!(error = chain(&error), "starting without the stored roster");
+            None
+        }
+    }
+}
+
+fn prepare_dir(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot create the state directory `{}`", path.display()))
+}
+
+fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
+    let try_group = |group| unix::listen(&config.socket, 0o660, group);
+    let listening = match &config.group {
+        Some(group) => try_group(Some(group.as_str())),
+        None => match try_group(Some("mesh")) {
+            Err(ListenError::UnknownGroup(_)) => try_group(None),
+            other => other,
+        },
+    };
+    listening.context("cannot open the local socket")
+}
+
+/// Who to become; `None` only if nobody can be told.
+fn account(config: &Config) -> Option<String> {
+    let candidates = [
+        config.user.clone(),
+        Some("mesh".to_owned()),
+        Some(LAST_RESORT_USER.to_owned()),
+    ];
+    if config.user.is_some() {
+        return config.user.clone();
+    }
+    candidates
+        .into_iter()
+        .flatten()
+        .find(|name| privilege::user_after_drop(Some(name)).is_ok())
+}
+
+/// Gives the later user what it must write: the state, and the socket's directory if it is mesh's own,
+/// so that the socket can be removed at the end.
+fn give_away_dirs(config: &Config) {
+    let user = account(config);
+    let Ok(user) = privilege::user_after_drop(user.as_deref()) else {
+        return;
+    };
+    let mut dirs = vec![config.state_dir.as_path()];
+    let socket_dir = config.socket.parent();
+    dirs.extend(socket_dir.filter(|dir| dir.file_name().is_some_and(|name| name == "mesh")));
+    for dir in dirs {
+        if let Err(error) = chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())) {
+            warn!(dir = %dir.display(), %error, "could not give a directory to the agent's user");
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "could not notify the service manager");
+    }
+}

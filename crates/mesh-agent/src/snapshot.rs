@@ -1,0 +1,191 @@
+//! Collects the facts that [`view`] judges into what the local API answers.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mesh_api::{ControllerStatus, Ping, RosterStatus, SelfStatus, Status, VERSION};
+use mesh_inventory::roster::{Member, Role, Roster};
+use mesh_types::{MachineName, MemberKey, NodeId};
+
+use crate::{
+    agent::{Agent, Controller},
+    config::HostPort,
+    dataplane::PingOutcome,
+    view::{self, Link, Scene, Standing, Verdict},
+};
+
+/// The whole status at this moment.
+pub(crate) fn status(agent: &Agent) -> Status {
+    let roster = agent.roster();
+    let controllers = agent.controllers();
+    let scene = scene(agent, &controllers);
+    let links = agent.data.links();
+    Status {
+        version: VERSION,
+        node: node(agent, roster.as_deref(), &controllers),
+        roster: roster
+            .as_deref()
+            .map(|roster| roster_status(roster, scene.unix_seconds)),
+        controllers: controllers
+            .iter()
+            .map(|(endpoint, facts)| controller(endpoint, facts, roster.as_deref()))
+            .collect(),
+        peers: roster
+            .as_deref()
+            .map(|roster| peers(roster, &agent.public().node_id(), &links, &scene))
+            .unwrap_or_default(),
+        warnings: warnings(agent, &scene),
+    }
+}
+
+/// One echo inside the tunnel, with what it took or why there is no answer.
+pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> Ping {
+    let mut answer = Ping {
+        version: VERSION,
+        name: member.name.clone(),
+        address: member.address.into(),
+        rtt_micros: None,
+        path: None,
+        endpoint: None,
+        reason: None,
+    };
+    let is_self = matches!(&member.public_key, Some(MemberKey::Mesh(key)) if key == agent.public());
+    let not_tried = if is_self {
+        Some("this is the machine itself".to_owned())
+    } else if agent.standing() == Standing::Member {
+        view::not_tried(member)
+    } else {
+        Some("this machine is not admitted".to_owned())
+    };
+    if not_tried.is_some() {
+        answer.reason = not_tried;
+        return answer;
+    }
+    match agent.data.ping(&member.name, timeout).await {
+        PingOutcome::Answered { rtt, endpoint } => {
+            answer.rtt_micros = Some(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+            answer.path = Some(mesh_api::PathKind::Direct);
+            answer.endpoint = endpoint;
+        }
+        PingOutcome::Unanswered => {
+            let scene = scene(agent, &agent.controllers());
+            let links = agent.data.links();
+            let peer = view::peer(member, links.get(&member.name), &scene);
+            answer.endpoint = peer.endpoint;
+            answer.reason = Some(match peer.reason {
+                Some(reason) if reason != "no traffic" => reason,
+                Some(_) | None => format!("no answer in {} ms", timeout.as_millis()),
+            });
+        }
+        PingOutcome::TooMany => {
+            answer.reason = Some("too many pings are under way".to_owned());
+        }
+    }
+    answer
+}
+
+fn scene(agent: &Agent, controllers: &[(HostPort, Controller)]) -> Scene {
+    Scene {
+        member: agent.standing() == Standing::Member,
+        controller: controllers
+            .iter()
+            .any(|(_, facts)| facts.verdict == Verdict::Admitted),
+        skew: controllers.iter().filter_map(|(_, facts)| facts.skew).min(),
+        unix_seconds: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_secs()),
+    }
+}
+
+fn node(
+    agent: &Agent,
+    roster: Option<&Roster>,
+    controllers: &[(HostPort, Controller)],
+) -> SelfStatus {
+    let member = roster.and_then(|roster| roster.member_by_node_id(&agent.public().node_id()));
+    let verdicts: Vec<_> = controllers
+        .iter()
+        .map(|(_, facts)| facts.verdict.clone())
+        .collect();
+    let admission = view::admission(&verdicts, &agent.standing());
+    let config = agent.config();
+    SelfStatus {
+        name: member.map(|member| member.name.clone()),
+        address: agent.data.address(),
+        ipv4: member.and_then(|member| member.ipv4),
+        identity: agent.public().to_string(),
+        network: config.network.to_string(),
+        interface: Some(agent.data.interface().to_owned()),
+        listen_port: agent.data.port(),
+        admitted: admission.is_ok(),
+        reason: admission.err(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn warnings(agent: &Agent, scene: &Scene) -> Vec<String> {
+    let restart = agent.restart_needed.borrow().join(", ");
+    let restart = (!restart.is_empty())
+        .then(|| format!("restart needed: the configuration changed in {restart}"));
+    view::skew_reason(scene.skew)
+        .into_iter()
+        .chain(restart)
+        .collect()
+}
+
+fn roster_status(roster: &Roster, unix_seconds: u64) -> RosterStatus {
+    let head = roster.head();
+    let signer = roster.signer();
+    let signed_by_controller = signer.identity().is_some_and(|identity| {
+        roster
+            .member_by_node_id(&identity.node_id())
+            .is_some_and(|member| member.roles.contains(&Role::Controller))
+    });
+    RosterStatus {
+        serial: head.serial,
+        signer: signer.to_string(),
+        signed_by_controller,
+        age_seconds: unix_seconds.saturating_sub(head.time),
+        members: head.member_count,
+    }
+}
+
+fn controller(
+    endpoint: &HostPort,
+    facts: &Controller,
+    roster: Option<&Roster>,
+) -> ControllerStatus {
+    let name = facts
+        .node_id
+        .as_ref()
+        .and_then(|id| roster?.member_by_node_id(id))
+        .map(|member| member.name.clone());
+    let connected = facts.connection.is_some();
+    let reason = match &facts.reason {
+        None if !connected => Some("not tried yet".to_owned()),
+        reason => reason.clone(),
+    };
+    ControllerStatus {
+        endpoint: endpoint.to_string(),
+        name,
+        connected,
+        reason,
+        serial: facts.serial,
+    }
+}
+
+fn peers(
+    roster: &Roster,
+    own: &NodeId,
+    links: &BTreeMap<MachineName, Link>,
+    scene: &Scene,
+) -> Vec<mesh_api::PeerStatus> {
+    roster
+        .members()
+        .values()
+        .filter(|member| member.public_key.and_then(|key| key.node_id()).as_ref() != Some(own))
+        .map(|member| view::peer(member, links.get(&member.name), scene))
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! A fleet with keys, for tests.
+
+use std::collections::BTreeMap;
+
+use mesh_inventory::roster::{
+    HeadFields, MachineClass, Member, NetworkPart, Role, Roster, Signer, Unsigned,
+};
+use mesh_types::{IdentitySeed, MachineName, MemberKey, NetworkId, Serial};
+use rand::RngCore;
+
+/// Machines with fresh keys, the first of them the controller, and an admin who signs.
+pub(crate) struct Fleet {
+    pub(crate) seeds: BTreeMap<MachineName, IdentitySeed>,
+    pub(crate) members: BTreeMap<MachineName, Member>,
+    admin: IdentitySeed,
+}
+
+pub(crate) fn network() -> NetworkId {
+    "000102030405060708090a0b0c0d0e0f".parse().unwrap()
+}
+
+pub(crate) fn name(text: &str) -> MachineName {
+    text.parse().unwrap()
+}
+
+pub(crate) fn seed() -> IdentitySeed {
+    let mut bytes = [0; 32];
+    rand::thread_rng().fill_bytes(&mut bytes);
+    IdentitySeed::from_bytes(bytes)
+}
+
+impl Fleet {
+    pub(crate) fn new(names: &[&str]) -> Self {
+        let mut seeds = BTreeMap::new();
+        let mut members = BTreeMap::new();
+        for (index, text) in names.iter().enumerate() {
+            let key = seed();
+            let role = if index == 0 {
+                Role::Controller
+            } else {
+                Role::Peer
+            };
+            members.insert(name(text), member(text, Some(&key), role));
+            seeds.insert(name(text), key);
+        }
+        Self {
+            seeds,
+            members,
+            admin: seed(),
+        }
+    }
+
+    pub(crate) fn signer(&self) -> Signer {
+        self.admin.public().into()
+    }
+
+    pub(crate) fn seed_of(&self, text: &str) -> &IdentitySeed {
+        &self.seeds[&name(text)]
+    }
+
+    pub(crate) fn member_mut(&mut self, text: &str) -> &mut Member {
+        self.members.get_mut(&name(text)).unwrap()
+    }
+
+    pub(crate) fn roster(&self, serial: u64) -> Roster {
+        let part = NetworkPart {
+            id: network(),
+            name: "test".to_owned(),
+            domain: "mesh".to_owned(),
+            prefix: network().prefix().net(),
+            ipv4: None,
+            signers: vec![self.admin.public().to_string()],
+            unknown: BTreeMap::new(),
+        };
+        let fields = HeadFields {
+            serial: Serial::try_from(serial).unwrap(),
+            time: 1_795_179_517,
+            revision: None,
+            previous: None,
+        };
+        Unsigned::new(&part, &self.members, fields)
+            .unwrap()
+            .sign_with_seed(&self.admin)
+            .unwrap()
+    }
+}
+
+pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Member {
+    Member {
+        name: name(text),
+        class: MachineClass::Nixos,
+        public_key: key.map(|key| MemberKey::Mesh(key.public())),
+        address: network().address_of(&name(text)).unwrap(),
+        ipv4: None,
+        enabled: true,
+        tags: vec!["all".to_owned(), "nixos".to_owned()],
+        roles: vec![role],
+        endpoints: Vec::new(),
+        aliases: Vec::new(),
+        routes: Vec::new(),
+        gateways: Vec::new(),
+        ciphers: vec!["chacha".to_owned()],
+        unknown: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,72 @@
+//! This machine's own endpoints: looked up at the start and whenever the network changes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_os::link::{LinkError, Links, NetworkChanges};
+use mesh_wire::control::ENDPOINTS_MAX;
+use tracing::{debug, info, warn};
+
+use crate::{agent::Agent, chain};
+
+/// Looks the endpoints up, and tells those who report them if they changed.
+pub(crate) fn look(agent: &Agent) {
+    match endpoints(agent) {
+        Ok(found) => {
+            let changed = agent.endpoints.send_if_modified(|known| {
+                let differ = *known != found;
+                *known = found;
+                differ
+            });
+            if changed {
+                debug!(endpoints = ?*agent.endpoints.borrow(), "own endpoints changed");
+            }
+        }
+        Err(error) => warn!(
+            error = chain(&error),
+            "could not look up this machine's endpoints"
+        ),
+    }
+}
+
+/// Does so after every change of the network, for ever.
+pub(crate) async fn watch(agent: Arc<Agent>) {
+    let mut changes = match NetworkChanges::new(Some(agent.data.interface_index())) {
+        Ok(changes) => changes,
+        Err(error) => {
+            warn!(
+                error = chain(&error),
+                "changes of the network will not be noticed"
+            );
+            return std::future::pending().await;
+        }
+    };
+    // What changed between the look at the start and now.
+    look(&agent);
+    loop {
+        if let Err(error) = changes.changed().await {
+            warn!(
+                error = chain(&error),
+                "changes of the network will not be noticed"
+            );
+            return std::future::pending().await;
+        }
+        info!("the network changed");
+        look(&agent);
+        agent.data.network_changed();
+    }
+}
+
+fn endpoints(agent: &Agent) -> Result<Vec<SocketAddr>, LinkError> {
+    let prefix = agent.config().network.prefix().net();
+    let mut addresses = Links::open()?.underlay_addresses(&[prefix.into()])?;
+    let listen = agent.config().listen.ip();
+    if !listen.is_unspecified() {
+        addresses.retain(|address| *address == listen);
+    }
+    addresses.truncate(ENDPOINTS_MAX);
+    let port = agent.data.port();
+    Ok(addresses
+        .into_iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect())
+}

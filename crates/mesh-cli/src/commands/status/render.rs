@@ -1,0 +1,142 @@
+//! `mesh status` as text: a value in, text out.
+
+use mesh_api::{ControllerStatus, PeerState, PeerStatus, RosterStatus, Status};
+
+use crate::human;
+
+/// The table's columns. Programs that read tables anyway may rely on their order.
+const COLUMNS: [&str; 9] = [
+    "NAME",
+    "ADDRESS",
+    "STATE",
+    "PATH",
+    "RTT",
+    "HANDSHAKE",
+    "RX",
+    "TX",
+    "REASON",
+];
+
+/// The whole answer: a block on this machine, and a table of its peers.
+pub(crate) fn status(status: &Status) -> String {
+    let mut text = header(status);
+    text.push('\n');
+    text.push_str(&peers(&status.peers));
+    text
+}
+
+fn header(status: &Status) -> String {
+    let node = &status.node;
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let name = match &node.name {
+        Some(name) => name.to_string(),
+        None => "(not in a roster)".to_owned(),
+    };
+    rows.push(("machine", name));
+    let mut address = match node.address {
+        Some(address) => address.to_string(),
+        None => "none".to_owned(),
+    };
+    if let Some(ipv4) = node.ipv4 {
+        address.push_str(&format!(", {ipv4}"));
+    }
+    if let Some(interface) = &node.interface {
+        address.push_str(&format!(" on {interface}"));
+    }
+    rows.push(("address", address));
+    rows.push(("identity", node.identity.clone()));
+    rows.push(("network", node.network.clone()));
+    rows.push((
+        "agent",
+        format!("release {}, UDP port {}", node.release, node.listen_port),
+    ));
+    rows.push((
+        "admitted",
+        match (node.admitted, &node.reason) {
+            (true, None) => "yes".to_owned(),
+            (true, Some(remark)) => format!("yes; {remark}"),
+            (false, reason) => format!("no: {}", reason.as_deref().unwrap_or("not said why")),
+        },
+    ));
+    rows.push((
+        "roster",
+        status.roster.as_ref().map_or("none".to_owned(), roster),
+    ));
+    if status.controllers.is_empty() {
+        rows.push(("controller", "none configured".to_owned()));
+    }
+    for each in &status.controllers {
+        rows.push(("controller", controller(each)));
+    }
+    for warning in &status.warnings {
+        rows.push(("warning", warning.clone()));
+    }
+    rows.iter()
+        .map(|(label, value)| format!("{label:<11} {value}\n"))
+        .collect()
+}
+
+fn roster(roster: &RosterStatus) -> String {
+    format!(
+        "serial {}, {} members, signed {} ago by {} ({})",
+        roster.serial,
+        roster.members,
+        human::age(roster.age_seconds),
+        roster.signer,
+        if roster.signed_by_controller {
+            "a controller, from the inventory that it watches"
+        } else {
+            "an admin"
+        },
+    )
+}
+
+fn controller(controller: &ControllerStatus) -> String {
+    let mut text = controller.endpoint.clone();
+    if let Some(name) = &controller.name {
+        text.push_str(&format!(" ({name})"));
+    }
+    match (controller.connected, &controller.reason) {
+        (true, None) => text.push_str(" connected"),
+        (true, Some(remark)) => text.push_str(&format!(" connected; {remark}")),
+        (false, reason) => text.push_str(&format!(
+            " not connected: {}",
+            reason.as_deref().unwrap_or("not said why")
+        )),
+    }
+    if let Some(serial) = controller.serial {
+        text.push_str(&format!(", serial {serial}"));
+    }
+    text
+}
+
+fn peers(peers: &[PeerStatus]) -> String {
+    let rows: Vec<_> = peers.iter().map(row).collect();
+    human::table(&COLUMNS, &rows)
+}
+
+fn row(peer: &PeerStatus) -> Vec<String> {
+    let none = || "-".to_owned();
+    vec![
+        peer.name.to_string(),
+        peer.address.to_string(),
+        state(peer.state).to_owned(),
+        human::path(peer.path, peer.endpoint),
+        peer.rtt_micros.map_or_else(none, human::micros),
+        peer.last_handshake_seconds
+            .map_or_else(none, |seconds| format!("{} ago", human::age(seconds))),
+        human::bytes(peer.rx_bytes),
+        human::bytes(peer.tx_bytes),
+        peer.reason.clone().unwrap_or_else(none),
+    ]
+}
+
+fn state(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Connected => "connected",
+        PeerState::Idle => "idle",
+        PeerState::Connecting => "connecting",
+        PeerState::Unreachable => "unreachable",
+        PeerState::Unavailable => "unavailable",
+    }
+}
