@@ -3,12 +3,22 @@ use std::{fmt, str::FromStr};
 use mesh_types::{ParseKeyError, PublicIdentity};
 use serde::{Deserialize, Serialize};
 use ssh_key::{
-    Algorithm, PublicKey,
+    Algorithm, EcdsaCurve, PublicKey,
     public::{Ed25519PublicKey, KeyData},
 };
 
 /// The least size of an RSA key that may sign, in bits of its modulus.
 const RSA_BITS_MIN: usize = 2048;
+
+/// The kinds of keys, beside RSA, whose signatures can be verified.
+const VERIFIED: [Algorithm; 4] = [
+    Algorithm::Ed25519,
+    Algorithm::SkEd25519,
+    Algorithm::Ecdsa {
+        curve: EcdsaCurve::NistP256,
+    },
+    Algorithm::SkEcdsaSha2NistP256,
+];
 
 /// Who may sign a roster: an SSH key, or a `mesh1` identity's Ed25519 half.
 ///
@@ -89,22 +99,17 @@ impl TryFrom<PublicKey> for Signer {
     type Error = ParseSignerError;
 
     fn try_from(key: PublicKey) -> Result<Self, ParseSignerError> {
-        match key.algorithm() {
-            Algorithm::Ed25519 | Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256 => {}
-            Algorithm::Ecdsa {
-                curve: ssh_key::EcdsaCurve::NistP256,
-            } => {}
-            Algorithm::Rsa { .. } => {
-                let bits = key
-                    .key_data()
-                    .rsa()
-                    .and_then(|rsa| rsa.n.as_positive_bytes())
-                    .map_or(0, |modulus| modulus.len() * 8);
-                if bits < RSA_BITS_MIN {
-                    return Err(ParseSignerError::ShortRsa);
-                }
+        let algorithm = key.algorithm();
+        if matches!(algorithm, Algorithm::Rsa { .. }) {
+            let modulus = key
+                .key_data()
+                .rsa()
+                .and_then(|rsa| rsa.n.as_positive_bytes());
+            if modulus.map_or(0, <[u8]>::len) * 8 < RSA_BITS_MIN {
+                return Err(ParseSignerError::ShortRsa);
             }
-            other => return Err(ParseSignerError::Algorithm(other.to_string())),
+        } else if !VERIFIED.contains(&algorithm) {
+            return Err(ParseSignerError::Algorithm(algorithm.to_string()));
         }
         Ok(Self(Kind::Ssh(key)))
     }

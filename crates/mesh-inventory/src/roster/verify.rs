@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_types::{MachineName, MemberKey};
 use serde_json::Value;
 
@@ -112,7 +112,7 @@ fn one_member(
         return Err(format!("a list of over {LIST_MAX} entries"));
     }
     for route in &member.routes {
-        check_route(network, *route)?;
+        check_route(network.prefix, network.ipv4, *route)?;
     }
     if let Some(gateway) = member
         .gateways
@@ -129,13 +129,15 @@ fn one_member(
 }
 
 /// A route may not touch the prefix or be a default route.
-pub(crate) fn check_route(network: &NetworkPart, route: IpNet) -> Result<(), String> {
+pub(crate) fn check_route(
+    prefix: Ipv6Net,
+    pool: Option<Ipv4Net>,
+    route: IpNet,
+) -> Result<(), String> {
     if route.prefix_len() == 0 {
         return Err(format!("route `{route}` is a default route"));
     }
-    let prefix = IpNet::V6(network.prefix);
-    let pool = network.ipv4.map(IpNet::V4);
-    for own in std::iter::once(prefix).chain(pool) {
+    for own in std::iter::once(IpNet::V6(prefix)).chain(pool.map(IpNet::V4)) {
         if own.contains(&route) || route.contains(&own) {
             return Err(format!(
                 "route `{route}` overlaps the network's own `{own}`"

@@ -1,0 +1,119 @@
+//! The settings of the mesh instance's roles.
+
+use serde_json::Value;
+
+use super::{
+    Instance, Spanned,
+    fields::{Reader, quoted, suggestion},
+};
+use crate::{
+    endpoint,
+    report::Problem,
+    roster::Role,
+    syntax::{Datum, Node},
+};
+
+const ROLES: [&str; 3] = ["controller", "moon", "peer"];
+const SERVER: [&str; 3] = ["endpoints", "relay", "relayRateLimit"];
+const PEER: [&str; 1] = ["relayOnly"];
+
+pub(super) fn role(name: &str) -> Option<Role> {
+    match name {
+        "controller" => Some(Role::Controller),
+        "moon" => Some(Role::Moon),
+        "peer" => Some(Role::Peer),
+        _ => None,
+    }
+}
+
+/// Checks every settings object of the mesh instance, as it is written.
+pub(crate) fn check_settings(instance: &Instance, problems: &mut Vec<Problem>) {
+    let mut reader = Reader { problems };
+    if let Some(settings) = &instance.settings {
+        reader.fields(settings, "the settings of the mesh instance", &[], &[]);
+    }
+    for (name, assigned) in &instance.roles {
+        let Some(role) = role(name) else {
+            let message = format!("the mesh has no role `{}`", name.escape_debug());
+            let hint = match suggestion(name, ROLES.into_iter()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("its roles are {}", quoted(&ROLES)),
+            };
+            reader
+                .problems
+                .push(Problem::error(assigned.span.clone(), message).hint(hint));
+            continue;
+        };
+        let layers = [&assigned.tags, &assigned.machines]
+            .into_iter()
+            .flat_map(|assignments| assignments.values())
+            .filter_map(|assignment| assignment.settings.as_ref());
+        for settings in assigned.settings.iter().chain(layers) {
+            role_settings(role, name, settings, &mut reader);
+        }
+    }
+}
+
+fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_>) {
+    let known: &[&str] = match role {
+        Role::Controller | Role::Moon => &SERVER,
+        Role::Peer => &PEER,
+    };
+    let fields = reader.fields(
+        settings,
+        format!("the settings of role `{name}`"),
+        known,
+        &[],
+    );
+    if let Some(node) = fields.get("endpoints") {
+        for text in reader.texts(node, &fields.what("endpoints")) {
+            check_endpoint(&text, reader.problems);
+        }
+    }
+    for key in ["relay", "relayOnly"] {
+        if let Some(node) = fields.get(key) {
+            reader.truth(node, &fields.what(key));
+        }
+    }
+    if let Some(node) = fields.get("relayRateLimit") {
+        let good = match &node.datum {
+            Datum::Number(number) => number.as_u64().is_some_and(|rate| rate > 0),
+            Datum::Text(text) => is_size(text),
+            Datum::Null | Datum::Bool(_) | Datum::List(_) | Datum::Map(_) => false,
+        };
+        if !good {
+            let what = fields.what("relayRateLimit");
+            reader.problems.push(Problem::error(
+                node.span.clone(),
+                format!("{what} must be bytes a second: a whole number, or text such as `10MiB`"),
+            ));
+        }
+    }
+}
+
+/// Checks one endpoint's form.
+pub(crate) fn check_endpoint(text: &Spanned<String>, problems: &mut Vec<Problem>) {
+    if let Err(reason) = endpoint::parse(&text.value) {
+        problems.push(Problem::error(
+            text.span.clone(),
+            format!("not an endpoint: {reason}"),
+        ));
+    }
+}
+
+/// The endpoints that merged settings of a controller or moon name.
+pub(crate) fn endpoints_of(settings: &Value) -> impl Iterator<Item = &str> {
+    settings
+        .get("endpoints")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+fn is_size(text: &str) -> bool {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    digits.parse::<u64>().is_ok_and(|number| number > 0)
+        && ["", "KiB", "MiB", "GiB"].contains(&unit)
+}
