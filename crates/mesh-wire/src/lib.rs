@@ -4,3 +4,5 @@
 //! Pure: bytes in, values out, and back. A parser never panics and never allocates more than its input.
 
 pub mod control;
+pub mod tunnel;
+pub mod wireguard;

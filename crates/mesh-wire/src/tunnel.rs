@@ -1,0 +1,347 @@
+//! What agents say to each other inside the tunnel: ordinary IPv6/UDP packets from and to
+//! `<prefix>:ffff::1`, so that a packet capture or a stock WireGuard peer sees nothing strange.
+//!
+//! | offset | bytes | meaning |
+//! |---|---|---|
+//! | 0 | 40 | IPv6 header, no extension headers; source and destination are the agents' address |
+//! | 40 | 8 | UDP header; source and destination port [`PORT`]; the checksum is required |
+//! | 48 | 1 | version: [`VERSION`] |
+//! | 49 | 1 | kind |
+//! | 50 | 2 | zero; ignored by a reader |
+//! | 52 | | body, big-endian |
+//!
+//! | kind | body |
+//! |---|---|
+//! | 1 echo request | 8 bytes id, 8 bytes the sender's wall clock in milliseconds since 1970 |
+//! | 2 echo reply | 8 bytes id of the request, 8 bytes the replier's wall clock |
+//! | 3 epoch notice | 8 bytes serial of the sender's roster, 32 bytes SHA-256 of its head |
+//!
+//! A longer body than a reader knows is allowed: the rest is ignored. Another version or an unknown kind
+//! is passed over. The packets speak only for the peer whose session carried them.
+
+use std::net::Ipv6Addr;
+
+/// UDP port of both ends, the number of the agent's own port on the underlay.
+pub const PORT: u16 = mesh_types::AGENT_PORT;
+
+/// The version of the packets' body that this release writes and reads.
+pub const VERSION: u8 = 1;
+
+/// The longest packet that [`emit`] makes, in bytes.
+pub const PACKET_BYTES_MAX: usize = BODY_OFFSET + 40;
+
+const IPV6_HEADER_BYTES: usize = 40;
+const UDP_HEADER_BYTES: usize = 8;
+const NEXT_HEADER_UDP: u8 = 17;
+const PAYLOAD_OFFSET: usize = IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
+const BODY_OFFSET: usize = PAYLOAD_OFFSET + 4;
+
+const KIND_ECHO_REQUEST: u8 = 1;
+const KIND_ECHO_REPLY: u8 = 2;
+const KIND_EPOCH_NOTICE: u8 = 3;
+
+/// One packet between two agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelMessage {
+    /// Asks for an [`TunnelMessage::EchoReply`] at once.
+    EchoRequest {
+        /// Chosen by the sender.
+        id: u64,
+        /// The sender's wall clock when it sent this, in milliseconds since 1970.
+        wall_millis: u64,
+    },
+    /// Answers a [`TunnelMessage::EchoRequest`].
+    EchoReply {
+        /// From the request.
+        id: u64,
+        /// The replier's wall clock when it sent this, in milliseconds since 1970.
+        wall_millis: u64,
+    },
+    /// Tells which roster the sender holds: a reason to fetch, never a floor.
+    EpochNotice {
+        /// The roster's serial; any number, checked by whoever acts on it.
+        serial: u64,
+        /// SHA-256 of its head.
+        head_hash: [u8; 32],
+    },
+}
+
+/// Why a packet is none that this release understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Not an IPv6/UDP packet between two agents.
+    #[error("not a packet between two agents")]
+    NotAgents,
+    /// Lengths or checksum are wrong, or the body is too short for its kind.
+    #[error("a malformed packet between two agents")]
+    Malformed,
+    /// A version or kind of a later release: to be passed over.
+    #[error(
+        "a packet between two agents of version {version}, kind {kind}, which this release does not know"
+    )]
+    Unknown {
+        /// The packet's version.
+        version: u8,
+        /// The packet's kind.
+        kind: u8,
+    },
+}
+
+/// Writes `message` as an IPv6 packet from and to `agent_address`.
+pub fn emit(message: TunnelMessage, agent_address: Ipv6Addr) -> Vec<u8> {
+    let (kind, body) = match message {
+        TunnelMessage::EchoRequest { id, wall_millis } => {
+            (KIND_ECHO_REQUEST, two_words(id, wall_millis))
+        }
+        TunnelMessage::EchoReply { id, wall_millis } => {
+            (KIND_ECHO_REPLY, two_words(id, wall_millis))
+        }
+        TunnelMessage::EpochNotice { serial, head_hash } => (
+            KIND_EPOCH_NOTICE,
+            [serial.to_be_bytes().as_slice(), &head_hash].concat(),
+        ),
+    };
+    let udp_bytes = u16::try_from(UDP_HEADER_BYTES + 4 + body.len())
+        .expect("every body is a few dozen bytes long");
+    let mut packet = Vec::with_capacity(PACKET_BYTES_MAX);
+    packet.extend([0x60, 0, 0, 0]);
+    packet.extend(udp_bytes.to_be_bytes());
+    // Hop limit 1: such a packet never leaves the tunnel's other end.
+    packet.extend([NEXT_HEADER_UDP, 1]);
+    packet.extend(agent_address.octets());
+    packet.extend(agent_address.octets());
+    packet.extend(PORT.to_be_bytes());
+    packet.extend(PORT.to_be_bytes());
+    packet.extend(udp_bytes.to_be_bytes());
+    packet.extend([0, 0]);
+    packet.extend([VERSION, kind, 0, 0]);
+    packet.extend(body);
+    // RFC 8200 section 8.1: a checksum that computes to zero is sent as ones.
+    let sum = match checksum(&packet) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    packet[46..48].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// Reads an IPv6 packet, which may be followed by WireGuard's padding.
+///
+/// # Errors
+///
+/// [`ParseError`]: not from and to `agent_address`, malformed, or of a later release.
+pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, ParseError> {
+    if !is_agents(packet, agent_address) || packet[6] != NEXT_HEADER_UDP {
+        return Err(ParseError::NotAgents);
+    }
+    let payload_bytes = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+    let packet = packet
+        .get(..IPV6_HEADER_BYTES + payload_bytes)
+        .ok_or(ParseError::Malformed)?;
+    let (head, body) = packet
+        .split_at_checked(BODY_OFFSET)
+        .ok_or(ParseError::Malformed)?;
+    let port = PORT.to_be_bytes();
+    if head[40..42] != port || head[42..44] != port {
+        return Err(ParseError::NotAgents);
+    }
+    // A checksum of zero would mean "none", which IPv6 does not allow.
+    if head[44..46] != packet[4..6] || head[46..48] == [0, 0] || checksum(packet) != 0 {
+        return Err(ParseError::Malformed);
+    }
+    let (version, kind) = (head[48], head[49]);
+    if version != VERSION {
+        return Err(ParseError::Unknown { version, kind });
+    }
+    match kind {
+        KIND_ECHO_REQUEST => {
+            let (id, wall_millis) = parse_two_words(body)?;
+            Ok(TunnelMessage::EchoRequest { id, wall_millis })
+        }
+        KIND_ECHO_REPLY => {
+            let (id, wall_millis) = parse_two_words(body)?;
+            Ok(TunnelMessage::EchoReply { id, wall_millis })
+        }
+        KIND_EPOCH_NOTICE => {
+            let (serial, rest) = body.split_first_chunk().ok_or(ParseError::Malformed)?;
+            let head_hash = rest.first_chunk().ok_or(ParseError::Malformed)?;
+            Ok(TunnelMessage::EpochNotice {
+                serial: u64::from_be_bytes(*serial),
+                head_hash: *head_hash,
+            })
+        }
+        kind => Err(ParseError::Unknown { version, kind }),
+    }
+}
+
+/// Whether `packet` is IPv6 and has the agents' address as its source or destination.
+///
+/// Only agents may send such a packet: it is never taken from a TUN or a guest, nor passed to the TUN.
+pub fn concerns_agents(packet: &[u8], agent_address: Ipv6Addr) -> bool {
+    addresses(packet).is_some_and(|(source, destination)| {
+        *source == agent_address.octets() || *destination == agent_address.octets()
+    })
+}
+
+fn is_agents(packet: &[u8], agent_address: Ipv6Addr) -> bool {
+    addresses(packet).is_some_and(|(source, destination)| {
+        *source == agent_address.octets() && *destination == agent_address.octets()
+    })
+}
+
+/// Source and destination of an IPv6 packet; `None` if it is none.
+fn addresses(packet: &[u8]) -> Option<(&[u8; 16], &[u8; 16])> {
+    if packet.len() < IPV6_HEADER_BYTES || packet[0] >> 4 != 6 {
+        return None;
+    }
+    Some((packet[8..].first_chunk()?, packet[24..].first_chunk()?))
+}
+
+fn two_words(first: u64, second: u64) -> Vec<u8> {
+    [first.to_be_bytes(), second.to_be_bytes()].concat()
+}
+
+fn parse_two_words(body: &[u8]) -> Result<(u64, u64), ParseError> {
+    let (first, rest) = body.split_first_chunk().ok_or(ParseError::Malformed)?;
+    let second = rest.first_chunk().ok_or(ParseError::Malformed)?;
+    Ok((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
+}
+
+/// The UDP checksum of an IPv6 packet without extension headers (RFC 8200 section 8.1, RFC 1071): zero
+/// if the packet carries the right one.
+fn checksum(packet: &[u8]) -> u16 {
+    let (header, udp) = packet.split_at(IPV6_HEADER_BYTES);
+    let words = |bytes: &[u8]| -> u64 {
+        bytes
+            .chunks(2)
+            .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
+            .sum()
+    };
+    let mut sum =
+        words(&header[8..]) + words(&header[4..6]) + u64::from(NEXT_HEADER_UDP) + words(udp);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded above")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn agent() -> Ipv6Addr {
+        "fdc3:582e:db61:ffff::1".parse().unwrap()
+    }
+
+    #[test]
+    fn an_echo_request_has_its_golden_bytes() {
+        let request = TunnelMessage::EchoRequest {
+            id: 0x0102_0304_0506_0708,
+            wall_millis: 0x1112_1314_1516_1718,
+        };
+        let mut golden = vec![0x60, 0, 0, 0, 0, 28, 17, 1];
+        golden.extend(agent().octets());
+        golden.extend(agent().octets());
+        // Port 4193 is 0x1061.
+        golden.extend([0x10, 0x61, 0x10, 0x61, 0, 28, 0x1a, 0xe1]);
+        golden.extend([1, 1, 0, 0]);
+        golden.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        golden.extend([0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
+        assert_eq!(emit(request, agent()), golden);
+    }
+
+    #[test]
+    fn a_later_version_or_kind_is_told_apart_from_damage() {
+        let notice = TunnelMessage::EpochNotice {
+            serial: 7,
+            head_hash: [9; 32],
+        };
+        let with = |offset: usize, byte: u8| {
+            let mut packet = emit(notice, agent());
+            packet[offset] = byte;
+            packet[46..48].copy_from_slice(&[0, 0]);
+            let sum = checksum(&packet).to_be_bytes();
+            packet[46..48].copy_from_slice(&sum);
+            parse(&packet, agent())
+        };
+        assert_eq!(
+            with(48, 2),
+            Err(ParseError::Unknown {
+                version: 2,
+                kind: 3
+            })
+        );
+        assert_eq!(
+            with(49, 9),
+            Err(ParseError::Unknown {
+                version: 1,
+                kind: 9
+            })
+        );
+        let mut damaged = emit(notice, agent());
+        damaged[60] ^= 1;
+        assert_eq!(parse(&damaged, agent()), Err(ParseError::Malformed));
+    }
+
+    #[test]
+    fn another_source_or_destination_is_not_from_an_agent() {
+        let packet = emit(
+            TunnelMessage::EchoReply {
+                id: 1,
+                wall_millis: 2,
+            },
+            agent(),
+        );
+        for offset in [8, 24] {
+            let mut other = packet.clone();
+            other[offset] ^= 1;
+            assert_eq!(parse(&other, agent()), Err(ParseError::NotAgents));
+            assert!(
+                concerns_agents(&other, agent()),
+                "one address is the agents'"
+            );
+        }
+        assert!(!concerns_agents(&packet[..39], agent()));
+    }
+
+    fn any_message() -> impl Strategy<Value = TunnelMessage> {
+        prop_oneof![
+            any::<(u64, u64)>()
+                .prop_map(|(id, wall_millis)| TunnelMessage::EchoRequest { id, wall_millis }),
+            any::<(u64, u64)>()
+                .prop_map(|(id, wall_millis)| TunnelMessage::EchoReply { id, wall_millis }),
+            any::<(u64, [u8; 32])>()
+                .prop_map(|(serial, head_hash)| TunnelMessage::EpochNotice { serial, head_hash }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_their_bytes_and_padding(message in any_message(), padding in 0usize..16) {
+            let mut packet = emit(message, agent());
+            prop_assert!(packet.len() <= PACKET_BYTES_MAX);
+            packet.resize(packet.len() + padding, 0);
+            prop_assert_eq!(parse(&packet, agent()), Ok(message));
+        }
+
+        #[test]
+        fn a_cut_packet_is_refused(message in any_message(), keep in 0usize..92) {
+            let packet = emit(message, agent());
+            let keep = keep.min(packet.len() - 1);
+            prop_assert!(parse(&packet[..keep], agent()).is_err());
+        }
+
+        #[test]
+        fn no_packet_panics(tail in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut packet = emit(TunnelMessage::EchoReply { id: 1, wall_millis: 2 }, agent());
+            packet.truncate(40);
+            packet.extend(tail);
+            let _ = parse(&packet, agent());
+            packet[4..6].copy_from_slice(&[0, 0]);
+            let _ = parse(&packet, agent());
+            let _ = parse(&packet[40..], agent());
+        }
+    }
+}
