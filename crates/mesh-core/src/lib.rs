@@ -1,1 +1,40 @@
 //! WireGuard sessions, peers and timers as state machines without I/O.
+//!
+//! Two halves share each session. The [`Engine`] has one owner and does what is rare: handshakes,
+//! timers, changes of the roster, packets between agents. [`Forwarding`] is what data threads use for
+//! every packet, without a lock between them: it finds the peer's session, seals, opens, and leaves
+//! stamps that the engine's timers read.
+//!
+//! ```text
+//!   TUN ──> Forwarding::route, Route::seal ──> UDP          no session: Engine::handle_packet
+//!   UDP ──> Forwarding::open ──> TUN                        handshake:  Engine::handle_datagram
+//!                        └─ attention ─> Engine::handle_timeout ─> poll_transmit, poll_event
+//! ```
+//!
+//! Time, the wall clock and randomness are arguments: the same inputs give the same outputs, byte for
+//! byte. Bytes from the network are authenticated before they change anything, and every queue and
+//! table has a bound. This crate must never read a clock, open a socket or a file, or wait.
+//!
+//! Used by `mesh-agent`; `mesh-testkit` runs it over a simulated network. `docs/data-plane.md` tells
+//! the rules and where they differ from the WireGuard whitepaper.
+
+mod allowed_ips;
+mod cookie;
+mod engine;
+mod forwarding;
+mod link;
+mod noise;
+mod packet;
+mod replay;
+mod session;
+mod stamps;
+mod time;
+
+pub use engine::{
+    Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received, Transmit,
+};
+pub use forwarding::{Forwarding, Opened, Refusal, Route};
+pub use noise::Protocol;
+pub use session::SealError;
+pub use stamps::Stamp;
+pub use time::{Now, WallTime};

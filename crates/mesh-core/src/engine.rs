@@ -1,0 +1,376 @@
+mod agents;
+mod context;
+mod handshakes;
+mod output;
+mod peer;
+mod timers;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::wireguard::is_data;
+use x25519_dalek::StaticSecret;
+
+use crate::{
+    Forwarding, Now, Opened, Protocol, Refusal, Stamp, allowed_ips::AllowedIps, cookie::Gate,
+    packet::ip_header,
+};
+use context::Context;
+pub use output::{Event, Transmit};
+use peer::Peer;
+pub use peer::{PeerState, PeerView};
+
+/// The bytes of a peer's public key, by which peers are ordered.
+type PeerId = [u8; 32];
+
+/// The most endpoints of a peer to which a handshake is sent at once; further ones are passed over.
+const CANDIDATES_MAX: usize = 16;
+
+/// What an [`Engine`] is made of.
+pub struct EngineConfig {
+    /// This node's X25519 secret.
+    pub static_secret: StaticSecret,
+    /// The address that agents use among themselves, `mesh_types::Prefix::agent_address`.
+    pub agent_address: Ipv6Addr,
+    /// 32 bytes from the system's random source, never used before.
+    pub seed: [u8; 32],
+    /// The highest stamp that was ever reserved ([`Event::ReserveStamps`]), as stored on disk;
+    /// [`Stamp::ZERO`] for a machine that never ran.
+    pub stamp_floor: Stamp,
+    /// Whether packets over 2 KiB are carried, so that an AES session ends after an eighth of the
+    /// packets.
+    pub large_packets: bool,
+}
+
+/// A peer as the roster wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Its WireGuard key.
+    pub key: WireguardPublicKey,
+    /// Whether it runs our agent (a `mesh1` identity) or stock WireGuard.
+    pub speaks_mesh: bool,
+    /// The protocol of handshakes that this side begins. A handshake from the peer is answered in kind;
+    /// [`Protocol::MeshAes`] is taken from a peer only if it `speaks_mesh`.
+    pub protocol: Protocol,
+    /// The addresses that are the peer's, inside the tunnel. Of two peers with one network, the first
+    /// in the list has it.
+    pub allowed_ips: Vec<IpNet>,
+}
+
+/// Why [`Engine::handle_packet`] does not take a packet from the TUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PacketRefused {
+    /// Neither IPv4 nor IPv6, or cut short.
+    #[error("no IP packet")]
+    Malformed,
+    /// From or to the address that agents use among themselves.
+    #[error("a packet from or to the agents' own address")]
+    AgentAddress,
+    /// No peer has the destination address.
+    #[error("no peer has the address {0}")]
+    NoPeer(IpAddr),
+}
+
+/// What [`Engine::handle_datagram`] made of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A packet for the TUN.
+    Packet {
+        /// Whose session carried it.
+        peer: WireguardPublicKey,
+        /// The IP packet.
+        packet: &'a mut [u8],
+    },
+    /// The engine acted on it.
+    Consumed,
+    /// Dropped.
+    Refused(Refusal),
+}
+
+/// Handshakes, peers and timers: the half of the data plane that has one owner.
+///
+/// After every call, and whenever [`Forwarding::needs_attention`] (call [`Engine::handle_timeout`]
+/// then): drain [`Engine::poll_transmit`] and [`Engine::poll_event`], then re-arm the timer from
+/// [`Engine::poll_timeout`].
+pub struct Engine {
+    context: Context,
+    gate: Gate,
+    peers: BTreeMap<PeerId, Peer>,
+    deadlines: BTreeSet<(Instant, PeerId)>,
+}
+
+impl Engine {
+    /// Makes an engine without peers.
+    pub fn new(config: EngineConfig, now: Now) -> Self {
+        let mut engine = Self {
+            context: Context::new(config),
+            gate: Gate::new(now.instant),
+            peers: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        };
+        engine.context.ask_for_stamps(now);
+        engine
+    }
+
+    /// The half that data threads use.
+    pub fn forwarding(&self) -> Arc<Forwarding> {
+        Arc::clone(&self.context.forwarding)
+    }
+
+    /// This node's public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.context.public
+    }
+
+    /// Brings the peers in line with the roster. Those who are gone lose their sessions at once: no data
+    /// thread sends to them or takes from them once this returns. This node's own key is passed over.
+    pub fn set_peers(&mut self, configs: Vec<PeerConfig>, now: Now) {
+        let mut before = std::mem::take(&mut self.peers);
+        for config in configs {
+            let id = *config.key.as_bytes();
+            if id == self.context.public || self.peers.contains_key(&id) {
+                continue;
+            }
+            // A key that is an agent's now and was a guest's, or the other way round, starts afresh.
+            let kept = before
+                .remove(&id)
+                .filter(|peer| peer.speaks_mesh() == config.speaks_mesh);
+            let peer = match kept {
+                Some(mut peer) => {
+                    peer.configure(config);
+                    peer
+                }
+                None => Peer::new(config, &self.context),
+            };
+            self.peers.insert(id, peer);
+        }
+        // Routes first: a packet finds no removed peer while its sessions are being taken away.
+        self.publish_routes();
+        for (id, peer) in before {
+            self.unschedule(&id, peer.deadline);
+            peer.remove(&mut self.context);
+        }
+        self.context.publish();
+        self.attend(now);
+    }
+
+    /// Sets where a peer may be reached. A handshake that waits for an answer is sent there at once.
+    ///
+    /// At most 16 endpoints are kept, the first of the list. An unknown key is passed over.
+    pub fn set_candidates(
+        &mut self,
+        key: &WireguardPublicKey,
+        mut candidates: Vec<SocketAddr>,
+        now: Now,
+    ) {
+        candidates.truncate(CANDIDATES_MAX);
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.set_candidates(candidates, context);
+        });
+    }
+
+    /// Takes a datagram from the network, changing it in place. `from` must be in canonical form.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        from: SocketAddr,
+        datagram: &'a mut [u8],
+        now: Now,
+    ) -> Received<'a> {
+        if !is_data(datagram) {
+            let outcome = self.handle_handshake(from, datagram, now);
+            self.context.publish();
+            return match outcome {
+                Ok(()) => Received::Consumed,
+                Err(refusal) => Received::Refused(refusal),
+            };
+        }
+        match self.forwarding().open(from, datagram, now.instant) {
+            Opened::Packet { peer, packet } => {
+                self.touch(peer.as_bytes(), now);
+                Received::Packet { peer, packet }
+            }
+            Opened::Keepalive { peer } => {
+                self.touch(peer.as_bytes(), now);
+                Received::Consumed
+            }
+            Opened::Agent { peer, packet } => {
+                self.handle_agent_packet(&peer, packet, now);
+                Received::Consumed
+            }
+            Opened::ForEngine => Received::Refused(Refusal::Malformed),
+            Opened::Refused(refusal) => Received::Refused(refusal),
+        }
+    }
+
+    /// Takes a packet from the TUN for which [`Forwarding`] has no way: sends it, or holds it back while
+    /// a handshake runs. Of the packets held back for one peer the oldest give way.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketRefused`] if nobody is to have it.
+    pub fn handle_packet(&mut self, packet: &[u8], now: Now) -> Result<(), PacketRefused> {
+        let header = ip_header(packet).ok_or(PacketRefused::Malformed)?;
+        let agents = IpAddr::V6(self.context.agent_address);
+        if header.source == agents || header.destination == agents {
+            return Err(PacketRefused::AgentAddress);
+        }
+        let link = self
+            .context
+            .forwarding
+            .owner(header.destination)
+            .ok_or(PacketRefused::NoPeer(header.destination))?;
+        let packet = &packet[..header.packet_bytes];
+        self.with_peer(link.peer.as_bytes(), now, |peer, context| {
+            peer.send_or_hold(packet, context, now);
+        });
+        Ok(())
+    }
+
+    /// Acts on a packet between agents that [`Forwarding::open`] gave out.
+    pub fn handle_agent_packet(&mut self, key: &WireguardPublicKey, packet: &[u8], now: Now) {
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.handle_agent_packet(packet, context, now);
+        });
+    }
+
+    /// Sends an echo request inside the tunnel, after a handshake if there is no session. The answer is
+    /// [`Event::ProbeReply`] with the id returned here; there is none if the peer stays silent.
+    ///
+    /// `None` if the key is no peer's, or the peer's with stock WireGuard, or too many of its probes
+    /// are under way.
+    pub fn probe(&mut self, key: &WireguardPublicKey, now: Now) -> Option<u64> {
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.probe(context, now)
+        })
+        .flatten()
+    }
+
+    /// Tells a peer which roster this node holds, if they have a session; a notice never makes one.
+    pub fn send_epoch_notice(
+        &mut self,
+        key: &WireguardPublicKey,
+        serial: u64,
+        head_hash: [u8; 32],
+        now: Now,
+    ) {
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.send_epoch_notice(serial, head_hash, context, now);
+        });
+    }
+
+    /// Acts on a change of this machine's addresses or on waking up: handshakes with every peer that has
+    /// a session or waits for one, at once and to all its endpoints.
+    pub fn network_changed(&mut self, now: Now) {
+        self.for_each_peer(now, |peer, context| peer.network_changed(context, now));
+    }
+
+    /// Takes note that stamps up to `until` are stored on disk, and sends what waited for it.
+    pub fn stamps_reserved(&mut self, until: Stamp, now: Now) {
+        self.context.stamps.reserved(until);
+        self.for_each_peer(now, |peer, _| peer.retry_if_waiting_for_stamps(now));
+    }
+
+    /// Says whether the wall clock may be used as a stamp. A clock far ahead of everyone else's may
+    /// not: stamps then count on from the last one.
+    pub fn trust_clock(&mut self, trusted: bool) {
+        self.context.stamps.trust_clock(trusted);
+    }
+
+    /// Does what is due: timers, and what the data threads asked for.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.attend(now);
+        while let Some(&(at, id)) = self.deadlines.first()
+            && at <= now.instant
+        {
+            self.touch(&id, now);
+        }
+    }
+
+    /// When [`Engine::handle_timeout`] is to be called next; `None`: nothing is scheduled.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.context.output.poll_transmit()
+    }
+
+    /// What happened next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.context.output.poll_event()
+    }
+
+    /// What is known of a peer; `None` if the key is no peer's.
+    pub fn peer(&self, key: &WireguardPublicKey, now: Now) -> Option<PeerView> {
+        Some(self.peers.get(key.as_bytes())?.view(now.instant))
+    }
+
+    /// Looks after the peers that the data threads raised a flag for.
+    fn attend(&mut self, now: Now) {
+        if !self.context.forwarding.take_attention() {
+            return;
+        }
+        let raised: Vec<PeerId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.take_attention())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in raised {
+            self.touch(&id, now);
+        }
+    }
+
+    fn for_each_peer(&mut self, now: Now, mut act: impl FnMut(&mut Peer, &mut Context)) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.with_peer(&id, now, &mut act);
+        }
+    }
+
+    /// Runs a peer's timers.
+    fn touch(&mut self, id: &PeerId, now: Now) {
+        self.with_peer(id, now, |_, _| ());
+    }
+
+    /// Acts on a peer, then runs its timers and schedules its next one. `None` if there is no such peer.
+    fn with_peer<T>(
+        &mut self,
+        id: &PeerId,
+        now: Now,
+        act: impl FnOnce(&mut Peer, &mut Context) -> T,
+    ) -> Option<T> {
+        let peer = self.peers.get_mut(id)?;
+        let result = act(peer, &mut self.context);
+        let before = peer.deadline;
+        peer.deadline = peer.run_timers(&mut self.context, now);
+        let after = peer.deadline;
+        self.unschedule(id, before);
+        if let Some(at) = after {
+            self.deadlines.insert((at, *id));
+        }
+        self.context.publish();
+        Some(result)
+    }
+
+    fn unschedule(&mut self, id: &PeerId, deadline: Option<Instant>) {
+        if let Some(at) = deadline {
+            self.deadlines.remove(&(at, *id));
+        }
+    }
+
+    fn publish_routes(&mut self) {
+        let entries = self.peers.values().flat_map(|peer| {
+            peer.allowed_ips()
+                .iter()
+                .map(|network| (*network, peer.link()))
+        });
+        self.context.forwarding.set_routes(AllowedIps::new(entries));
+    }
+}

@@ -1,0 +1,116 @@
+use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
+
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroize;
+
+use super::{EngineConfig, Event, PeerId, output::Output};
+use crate::{
+    Forwarding, Now, Stamp,
+    cookie::ReceiverKeys,
+    forwarding::{Entry, SessionTable},
+    link::Link,
+    session::Session,
+    stamps::Stamps,
+};
+
+/// What all peers of an engine share.
+pub(super) struct Context {
+    pub(super) secret: StaticSecret,
+    pub(super) public: [u8; 32],
+    /// The keys of messages to us.
+    pub(super) receiver_keys: ReceiverKeys,
+    pub(super) agent_address: Ipv6Addr,
+    pub(super) large_packets: bool,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) stamps: Stamps,
+    pub(super) forwarding: Arc<Forwarding>,
+    pub(super) output: Output,
+    /// Our index of every handshake that waits for a response.
+    pub(super) attempts: BTreeMap<u32, PeerId>,
+    /// The table of all sessions; what the data threads see is a copy.
+    sessions: SessionTable,
+    /// Whether the copy is out of date.
+    sessions_changed: bool,
+}
+
+impl Context {
+    pub(super) fn new(mut config: EngineConfig) -> Self {
+        let public = PublicKey::from(&config.static_secret).to_bytes();
+        let rng = ChaCha20Rng::from_seed(config.seed);
+        config.seed.zeroize();
+        Self {
+            secret: config.static_secret,
+            public,
+            receiver_keys: ReceiverKeys::new(&public),
+            agent_address: config.agent_address,
+            large_packets: config.large_packets,
+            rng,
+            stamps: Stamps::new(config.stamp_floor),
+            forwarding: Arc::new(Forwarding::new(config.agent_address)),
+            output: Output::default(),
+            attempts: BTreeMap::new(),
+            sessions: SessionTable::default(),
+            sessions_changed: false,
+        }
+    }
+
+    /// An index that no session and no handshake has.
+    pub(super) fn free_index(&mut self) -> u32 {
+        // At most a few of 2^32 are taken, so this ends soon.
+        loop {
+            let index = self.rng.next_u32();
+            if !self.sessions.contains_key(&index) && !self.attempts.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    /// Whose handshake or session has this index.
+    pub(super) fn owner_of(&self, index: u32) -> Option<PeerId> {
+        let session = self.sessions.get(&index);
+        session
+            .map(|entry| *entry.link.peer.as_bytes())
+            .or_else(|| self.attempts.get(&index).copied())
+    }
+
+    pub(super) fn ephemeral(&mut self) -> StaticSecret {
+        StaticSecret::random_from_rng(&mut self.rng)
+    }
+
+    pub(super) fn add_session(&mut self, session: &Arc<Session>, link: &Arc<Link>) {
+        let entry = Entry {
+            session: Arc::clone(session),
+            link: Arc::clone(link),
+        };
+        self.sessions.insert(session.local_index, entry);
+        self.sessions_changed = true;
+    }
+
+    /// Ends a session: for those who hold it at once, and for good when the last of them lets go.
+    pub(super) fn end_session(&mut self, session: &Session) {
+        session.retire();
+        self.sessions.remove(&session.local_index);
+        self.sessions_changed = true;
+    }
+
+    /// Shows the data threads the sessions as they are.
+    pub(super) fn publish(&mut self) {
+        if std::mem::take(&mut self.sessions_changed) {
+            self.forwarding.set_sessions(self.sessions.clone());
+        }
+    }
+
+    /// The next stamp; `None` while it waits for the disk.
+    pub(super) fn take_stamp(&mut self, now: Now) -> Option<Stamp> {
+        self.ask_for_stamps(now);
+        self.stamps.take(now.wall)
+    }
+
+    pub(super) fn ask_for_stamps(&mut self, now: Now) {
+        if let Some(until) = self.stamps.reservation_due(now.wall) {
+            self.output.event(Event::ReserveStamps { until });
+        }
+    }
+}

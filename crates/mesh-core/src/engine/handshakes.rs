@@ -1,0 +1,459 @@
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_types::Instant;
+use mesh_wire::wireguard::{
+    CookieReply, INITIATION_BYTES, INITIATION_MACS_OFFSET, Initiation, Message,
+    RESPONSE_MACS_OFFSET, Response,
+};
+
+use super::{CANDIDATES_MAX, Context, Engine, Event, peer::Peer};
+use crate::{
+    Now, Protocol, Refusal,
+    cookie::{Admission, Cookie},
+    link::Sent,
+    noise::{Asked, Initiator, NO_PRESHARED_KEY, Responder, Secret, Start, TransportKeys, agree},
+    session::{MessageLimits, Session, SessionStart},
+};
+
+/// A peer's initiations that come sooner than this after one another are passed over: no honest peer
+/// repeats so fast, and each costs us scalar multiplications.
+const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// Two sessions made within this time of each other come from both sides asking at once.
+const COLLISION: Duration = Duration::from_secs(5);
+
+/// The most endpoints that one initiation is sent to.
+const TARGETS_MAX: usize = 2 * CANDIDATES_MAX;
+
+/// Our initiation that waits for a response.
+pub(super) struct Attempt {
+    initiator: Initiator,
+    protocol: Protocol,
+    index: u32,
+    message: [u8; INITIATION_BYTES],
+    mac1: [u8; 16],
+    sent: Instant,
+    targets: Vec<SocketAddr>,
+}
+
+impl Engine {
+    /// Acts on any message but a transport message.
+    pub(super) fn handle_handshake(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        match Message::parse(datagram).map_err(|_| Refusal::Malformed)? {
+            Message::Initiation(bytes) => self.handle_initiation(from, bytes, now),
+            Message::Response(bytes) => {
+                let keys = &self.context.receiver_keys;
+                if !keys.verify(bytes, RESPONSE_MACS_OFFSET) {
+                    return Err(Refusal::NotAuthentic);
+                }
+                let response = Response::parse(bytes);
+                let id = *self
+                    .context
+                    .attempts
+                    .get(&response.receiver)
+                    .ok_or(Refusal::UnknownSession)?;
+                self.with_peer(&id, now, |peer, context| {
+                    peer.handle_response(from, &response, context, now)
+                })
+                .unwrap_or(Err(Refusal::UnknownPeer))
+            }
+            Message::CookieReply(bytes) => {
+                self.handle_cookie_reply(&CookieReply::parse(bytes), now.instant)
+            }
+            Message::Data(_) => Err(Refusal::Malformed),
+        }
+    }
+
+    fn handle_initiation(
+        &mut self,
+        from: SocketAddr,
+        bytes: &[u8; INITIATION_BYTES],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let context = &mut self.context;
+        if !context.receiver_keys.verify(bytes, INITIATION_MACS_OFFSET) {
+            return Err(Refusal::NotAuthentic);
+        }
+        let message = Initiation::parse(bytes);
+        match self
+            .gate
+            .admit(bytes, INITIATION_MACS_OFFSET, from, now.instant)
+        {
+            Admission::Welcome => {}
+            Admission::CookieFirst => {
+                let data = self.gate.reply(
+                    &context.receiver_keys,
+                    message.sender,
+                    &message.mac1,
+                    from,
+                    now.instant,
+                    &mut context.rng,
+                );
+                context.output.transmit(from, data.to_vec());
+                return Err(Refusal::TooOften);
+            }
+            Admission::TooOften => return Err(Refusal::TooOften),
+        }
+        let (protocol, asked) = open_static(context, &message)?;
+        let id = asked.peer_public;
+        let peer = self.peers.get_mut(&id).ok_or(Refusal::UnknownPeer)?;
+        if protocol == Protocol::MeshAes && !peer.speaks_mesh() {
+            return Err(Refusal::UnknownPeer);
+        }
+        let responder = peer.open_initiation(asked, &message, context, now)?;
+        self.with_peer(&id, now, |peer, context| {
+            peer.respond(from, protocol, responder, message.sender, context, now)
+        })
+        .unwrap_or(Err(Refusal::UnknownPeer))
+    }
+
+    /// Takes a cookie that answers our last initiation or response. It must be sealed with the first
+    /// MAC of that message, which only who saw it knows.
+    fn handle_cookie_reply(&mut self, reply: &CookieReply, now: Instant) -> Result<(), Refusal> {
+        let index = reply.receiver;
+        let id = self
+            .context
+            .owner_of(index)
+            .ok_or(Refusal::UnknownSession)?;
+        let peer = self.peers.get_mut(&id).ok_or(Refusal::UnknownPeer)?;
+        let attempted = peer
+            .attempt
+            .as_ref()
+            .map(|attempt| (attempt.index, attempt.mac1));
+        let mac1 = [attempted, peer.responded]
+            .into_iter()
+            .flatten()
+            .find_map(|(sent, mac1)| (sent == index).then_some(mac1))
+            .ok_or(Refusal::UnknownSession)?;
+        let cookie = peer
+            .receiver_keys
+            .open_cookie(reply, &mac1)
+            .ok_or(Refusal::NotAuthentic)?;
+        peer.cookie = Some(Cookie::new(cookie, now));
+        Ok(())
+    }
+}
+
+/// Opens the initiator's static key as either protocol, with one scalar multiplication for both.
+fn open_static(context: &Context, message: &Initiation) -> Result<(Protocol, Asked), Refusal> {
+    let ephemeral_static =
+        agree(&context.secret, &message.ephemeral).map_err(|_| Refusal::NotAuthentic)?;
+    [Protocol::Wireguard, Protocol::MeshAes]
+        .into_iter()
+        .find_map(|protocol| {
+            let asked = Asked::open(
+                Start::from(protocol),
+                &context.public,
+                &ephemeral_static,
+                &message.ephemeral,
+                &message.sealed_static,
+            );
+            Some((protocol, asked.ok()?))
+        })
+        .ok_or(Refusal::NotAuthentic)
+}
+
+impl Peer {
+    /// Sends an initiation; false if it has to wait for stamps.
+    ///
+    /// The first attempt beside a working session goes to the proven endpoint alone; every other one
+    /// goes to all endpoints, and the first answer wins.
+    pub(super) fn attempt(&mut self, attempts: u32, context: &mut Context, now: Now) -> bool {
+        let proven = self.link.endpoint();
+        let routine = attempts == 0 && self.usable_session(now.instant).is_some();
+        let mut targets = Vec::from_iter(proven);
+        if !routine || targets.is_empty() {
+            for candidate in &self.candidates {
+                if !targets.contains(candidate) {
+                    targets.push(*candidate);
+                }
+            }
+        }
+        if targets.is_empty() || attempts > 0 {
+            context
+                .output
+                .event(Event::NeedEndpoints { peer: self.key() });
+        }
+        if targets.is_empty() {
+            return true;
+        }
+        let Some(stamp) = context.take_stamp(now) else {
+            return false;
+        };
+        self.drop_attempt(context);
+        let Some(attempt) = self.make_attempt(&stamp.to_tai64n(), targets, context, now.instant)
+        else {
+            return true;
+        };
+        for to in &attempt.targets {
+            context.output.transmit(*to, attempt.message.to_vec());
+        }
+        context
+            .attempts
+            .insert(attempt.index, *self.link.peer.as_bytes());
+        self.attempt = Some(attempt);
+        true
+    }
+
+    pub(super) fn drop_attempt(&mut self, context: &mut Context) {
+        if let Some(attempt) = self.attempt.take() {
+            context.attempts.remove(&attempt.index);
+        }
+    }
+
+    /// Replaces the candidates. What is under way goes to the added ones at once, unchanged: a
+    /// responder that gets it twice answers once.
+    pub(super) fn set_candidates(&mut self, candidates: Vec<SocketAddr>, context: &mut Context) {
+        let added = candidates
+            .iter()
+            .any(|candidate| !self.candidates.contains(candidate));
+        self.candidates = candidates;
+        let Some(attempt) = &mut self.attempt else {
+            // Only what is new brings an attempt forward, or a caller that answers every
+            // `NeedEndpoints` at once would go round in a circle.
+            if added {
+                self.retry_now();
+            }
+            return;
+        };
+        for candidate in &self.candidates {
+            if attempt.targets.len() < TARGETS_MAX && !attempt.targets.contains(candidate) {
+                attempt.targets.push(*candidate);
+                context
+                    .output
+                    .transmit(*candidate, attempt.message.to_vec());
+            }
+        }
+    }
+
+    fn make_attempt(
+        &mut self,
+        stamp: &[u8; 12],
+        targets: Vec<SocketAddr>,
+        context: &mut Context,
+        now: Instant,
+    ) -> Option<Attempt> {
+        let static_static = self.static_static(context)?;
+        let ephemeral = context.ephemeral();
+        let (initiator, sealed) = Initiator::start(
+            Start::from(self.protocol),
+            &context.public,
+            self.link.peer.as_bytes(),
+            &static_static,
+            ephemeral,
+            stamp,
+        )
+        .ok()?;
+        let index = context.free_index();
+        let mut message = Initiation {
+            sender: index,
+            ephemeral: sealed.ephemeral,
+            sealed_static: sealed.sealed_static.try_into().ok()?,
+            sealed_stamp: sealed.sealed_payload.try_into().ok()?,
+            mac1: [0; 16],
+            mac2: [0; 16],
+        }
+        .emit();
+        let cookie = self.cookie.as_ref().and_then(|cookie| cookie.fresh(now));
+        let mac1 = self
+            .receiver_keys
+            .sign(&mut message, INITIATION_MACS_OFFSET, cookie);
+        Some(Attempt {
+            initiator,
+            protocol: self.protocol,
+            index,
+            message,
+            mac1,
+            sent: now,
+            targets,
+        })
+    }
+
+    /// Proves that the initiation is the peer's and newer than every one before it.
+    fn open_initiation(
+        &mut self,
+        asked: Asked,
+        message: &Initiation,
+        context: &Context,
+        now: Now,
+    ) -> Result<Responder, Refusal> {
+        let static_static = self.static_static(context).ok_or(Refusal::NotAuthentic)?;
+        let (responder, stamp) = asked
+            .open_payload(&static_static, &message.sealed_stamp)
+            .map_err(|_| Refusal::NotAuthentic)?;
+        let stamp: [u8; 12] = stamp.try_into().map_err(|_| Refusal::Malformed)?;
+        if self.highest_stamp.is_some_and(|highest| stamp <= highest) {
+            return Err(Refusal::Replayed);
+        }
+        let soon = |last: Instant| now.instant.saturating_since(last) < INITIATION_INTERVAL_MIN;
+        if self.last_initiation.is_some_and(soon) {
+            return Err(Refusal::TooOften);
+        }
+        self.highest_stamp = Some(stamp);
+        self.last_initiation = Some(now.instant);
+        Ok(responder)
+    }
+
+    fn respond(
+        &mut self,
+        from: SocketAddr,
+        protocol: Protocol,
+        responder: Responder,
+        remote_index: u32,
+        context: &mut Context,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let ephemeral = context.ephemeral();
+        let (keys, public, sealed_nothing) = responder
+            .answer(&ephemeral, &NO_PRESHARED_KEY, &[])
+            .map_err(|_| Refusal::NotAuthentic)?;
+        let index = context.free_index();
+        let mut message = Response {
+            sender: index,
+            receiver: remote_index,
+            ephemeral: public,
+            sealed_nothing: sealed_nothing.try_into().map_err(|_| Refusal::Malformed)?,
+            mac1: [0; 16],
+            mac2: [0; 16],
+        }
+        .emit();
+        let cookie = self
+            .cookie
+            .as_ref()
+            .and_then(|cookie| cookie.fresh(now.instant));
+        let mac1 = self
+            .receiver_keys
+            .sign(&mut message, RESPONSE_MACS_OFFSET, cookie);
+        self.responded = Some((index, mac1));
+        let start = SessionStart {
+            local_index: index,
+            remote_index,
+            protocol,
+            limits: MessageLimits::new(protocol, context.large_packets),
+            established: now.instant,
+            initiator: false,
+        };
+        let session = self.add_session(start, &keys, context);
+        if let Some(unused) = self.sessions.next.replace(session) {
+            context.end_session(&unused);
+        }
+        self.link.note_authentic(INITIATION_BYTES);
+        // A peer without a known place is where it asks from, until its packets say otherwise. A known
+        // place is left alone: this message may have been sent on by someone else.
+        if self.link.endpoint().is_none() {
+            self.link.set_endpoint(from);
+        }
+        context.output.transmit(from, message.to_vec());
+        Ok(())
+    }
+
+    fn handle_response(
+        &mut self,
+        from: SocketAddr,
+        response: &Response,
+        context: &mut Context,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let Some(attempt) = &self.attempt else {
+            return Err(Refusal::UnknownSession);
+        };
+        let (keys, _) = attempt
+            .initiator
+            .finish(
+                &context.secret,
+                &response.ephemeral,
+                &response.sealed_nothing,
+                &NO_PRESHARED_KEY,
+            )
+            .map_err(|_| Refusal::NotAuthentic)?;
+        let start = SessionStart {
+            local_index: attempt.index,
+            remote_index: response.sender,
+            protocol: attempt.protocol,
+            limits: MessageLimits::new(attempt.protocol, context.large_packets),
+            established: now.instant,
+            initiator: true,
+        };
+        self.rtt = Some(now.instant.saturating_since(attempt.sent));
+        self.link
+            .note_authentic(mesh_wire::wireguard::RESPONSE_BYTES);
+        self.link.set_endpoint(from);
+        let session = self.add_session(start, &keys, context);
+        self.make_current(session, context);
+        if !self.resume(context, now) {
+            // The responder waits for a packet before it sends on the session.
+            self.transmit(&[], Sent::Quiet, context, now);
+        }
+        Ok(())
+    }
+
+    /// Turns to the session that the peer has confirmed by using it.
+    pub(super) fn promote_next(&mut self, context: &mut Context, now: Now) {
+        let Some(next) = self.sessions.next.take_if(|session| session.is_confirmed()) else {
+            return;
+        };
+        // Both sides asked at once: both prefer the session that the smaller key asked for, so that
+        // they agree on who rekeys it.
+        let ours_stays = context.public < *self.link.peer.as_bytes()
+            && self.sessions.current.as_ref().is_some_and(|current| {
+                current.initiator
+                    && next.established.saturating_since(current.established) < COLLISION
+                    && current.established.saturating_since(next.established) < COLLISION
+            });
+        if ours_stays {
+            if let Some(old) = self.sessions.previous.replace(next) {
+                context.end_session(&old);
+            }
+        } else {
+            self.make_current(next, context);
+        }
+        self.resume(context, now);
+    }
+
+    fn make_current(&mut self, session: Arc<Session>, context: &mut Context) {
+        self.link.current.store(Some(Arc::clone(&session)));
+        let before = self.sessions.current.replace(session);
+        if before.is_some()
+            && let Some(old) = std::mem::replace(&mut self.sessions.previous, before)
+        {
+            context.end_session(&old);
+        }
+    }
+
+    /// Goes on with what waited for a session. True if a packet was sent.
+    fn resume(&mut self, context: &mut Context, now: Now) -> bool {
+        self.rest(context);
+        self.last_handshake = Some(now);
+        if let Some(session) = self.sessions.current.clone() {
+            self.tell_established(&session, context);
+        }
+        let probed = self.send_waiting_probes(context, now);
+        let released = self.release_held(context, now);
+        probed || released
+    }
+
+    fn add_session(
+        &self,
+        start: SessionStart,
+        keys: &TransportKeys,
+        context: &mut Context,
+    ) -> Arc<Session> {
+        let session = Arc::new(Session::new(start, keys));
+        context.add_session(&session, &self.link);
+        session
+    }
+
+    /// What our static keys agree on; `None` for a key of low order, which `WireguardPublicKey` rules
+    /// out.
+    fn static_static(&mut self, context: &Context) -> Option<Secret> {
+        if self.static_static.is_none() {
+            self.static_static = agree(&context.secret, self.link.peer.as_bytes()).ok();
+        }
+        self.static_static.clone()
+    }
+}

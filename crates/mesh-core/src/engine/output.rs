@@ -1,0 +1,110 @@
+use std::{collections::VecDeque, net::SocketAddr};
+
+use mesh_types::{Instant, WireguardPublicKey};
+
+use crate::Stamp;
+
+/// Datagrams and events that wait to be taken. The owner drains both after every call, so that this
+/// many are there only if it does not; then the oldest give way.
+const QUEUE_MAX: usize = 4096;
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The UDP payload.
+    pub data: Vec<u8>,
+}
+
+/// What an [`Engine`](crate::Engine) has to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A handshake is wanted, and no endpoint is known or none answers: find more and call
+    /// [`Engine::set_candidates`](crate::Engine::set_candidates). Repeated with every attempt.
+    NeedEndpoints {
+        /// Whose.
+        peer: WireguardPublicKey,
+    },
+    /// There is a session to send on, where there was none or an older one.
+    SessionEstablished {
+        /// With whom.
+        peer: WireguardPublicKey,
+        /// Where the peer is.
+        endpoint: SocketAddr,
+        /// Whether this side asked for it.
+        initiator: bool,
+    },
+    /// Traffic, a probe or a handshake has been unanswered for 15 s. Attempts go on by themselves.
+    PeerUnresponsive {
+        /// Who.
+        peer: WireguardPublicKey,
+        /// Since when.
+        since: Instant,
+    },
+    /// A probe was answered.
+    ProbeReply {
+        /// By whom.
+        peer: WireguardPublicKey,
+        /// As returned by [`Engine::probe`](crate::Engine::probe).
+        id: u64,
+        /// The round trip, in microseconds.
+        rtt_micros: u64,
+        /// Where the peer is.
+        endpoint: SocketAddr,
+    },
+    /// A peer tells which roster it holds: a reason to fetch, never a floor.
+    EpochNotice {
+        /// Who tells.
+        peer: WireguardPublicKey,
+        /// Serial of its roster, any number.
+        serial: u64,
+        /// SHA-256 of its head.
+        head_hash: [u8; 32],
+    },
+    /// Store on disk that stamps up to `until` may be used, then call
+    /// [`Engine::stamps_reserved`](crate::Engine::stamps_reserved). No handshake begins before that.
+    ReserveStamps {
+        /// The new bound, and the next process's [`EngineConfig::stamp_floor`](crate::EngineConfig).
+        until: Stamp,
+    },
+    /// A peer's clock and ours differ by over a minute.
+    ClockDiffers {
+        /// Whose.
+        peer: WireguardPublicKey,
+        /// How far the peer's clock is ahead of ours, in milliseconds; negative: behind.
+        ahead_millis: i64,
+    },
+}
+
+#[derive(Default)]
+pub(super) struct Output {
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+impl Output {
+    pub(super) fn transmit(&mut self, to: SocketAddr, data: Vec<u8>) {
+        push(&mut self.transmits, Transmit { to, data });
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        push(&mut self.events, event);
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}
+
+fn push<T>(queue: &mut VecDeque<T>, item: T) {
+    if queue.len() >= QUEUE_MAX {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}

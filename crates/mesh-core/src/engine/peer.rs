@@ -1,0 +1,306 @@
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
+
+use super::{
+    Context, Event, PeerConfig,
+    agents::Probe,
+    handshakes::Attempt,
+    timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
+};
+use crate::{
+    Now, Protocol,
+    cookie::{Cookie, ReceiverKeys},
+    link::{Link, Sent},
+    noise::Secret,
+    session::Session,
+};
+
+/// What is held back for a peer while a handshake runs; beyond it the oldest packets go. A handshake
+/// takes a round trip, in which a sender's first window (ten full packets) comes.
+const HELD_PACKETS_MAX: usize = 64;
+const HELD_BYTES_MAX: usize = 128 * 1024;
+
+/// The engine's side of a peer.
+pub(super) struct Peer {
+    pub(super) link: Arc<Link>,
+    pub(super) protocol: Protocol,
+    allowed_ips: Vec<IpNet>,
+    /// The keys of messages to the peer.
+    pub(super) receiver_keys: ReceiverKeys,
+    /// What our static keys agree on, computed at the first handshake.
+    pub(super) static_static: Option<Secret>,
+    pub(super) sessions: Sessions,
+    /// The handshake that waits for a response.
+    pub(super) attempt: Option<Attempt>,
+    pub(super) connecting: Connecting,
+    pub(super) liveness: Liveness,
+    /// When a packet or a probe last asked for this peer, apart from what data threads sent.
+    pub(super) wanted: Option<Instant>,
+    pub(super) candidates: Vec<SocketAddr>,
+    held: VecDeque<Vec<u8>>,
+    held_bytes: usize,
+    pub(super) probes: BTreeMap<u64, Probe>,
+    /// The highest stamp received, TAI64N. In memory only.
+    pub(super) highest_stamp: Option<[u8; 12]>,
+    pub(super) last_initiation: Option<Instant>,
+    pub(super) cookie: Option<Cookie>,
+    /// Our index in the last response, and its first MAC: what a cookie reply to it would name.
+    pub(super) responded: Option<(u32, [u8; 16])>,
+    pub(super) last_handshake: Option<Now>,
+    pub(super) rtt: Option<Duration>,
+    pub(super) clock_ahead_millis: Option<i64>,
+    /// The difference of clocks that was last told.
+    pub(super) clock_told_millis: i64,
+    /// When this peer's timers run next.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// The sessions of a peer by their role (whitepaper section 6.1 and the kernel's key pairs).
+#[derive(Default)]
+pub(super) struct Sessions {
+    /// Before the current one; takes packets that are still under way.
+    pub(super) previous: Option<Arc<Session>>,
+    /// To send on.
+    pub(super) current: Option<Arc<Session>>,
+    /// Made by answering; becomes the current one with the first packet that comes on it.
+    pub(super) next: Option<Arc<Session>>,
+}
+
+/// What is known of a peer, for `mesh status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerView {
+    /// Whether and how it can be reached.
+    pub state: PeerState,
+    /// Where it last was; `None` before its first packet.
+    pub endpoint: Option<SocketAddr>,
+    /// How many endpoints may be tried besides.
+    pub candidates: usize,
+    /// Cipher and handshake of the current session; `None` without one.
+    pub protocol: Option<Protocol>,
+    /// The last round trip measured, of a handshake or an echo.
+    pub rtt: Option<Duration>,
+    /// When the current or last session was made, on both clocks.
+    pub last_handshake: Option<Now>,
+    /// When data was last sent to it, or last came from it.
+    pub last_traffic: Option<Instant>,
+    /// Bytes of authentic datagrams that came.
+    pub received_bytes: u64,
+    /// Bytes of datagrams sent.
+    pub sent_bytes: u64,
+    /// How far its clock is ahead of ours, in milliseconds, to about a round trip; `None`: not known.
+    pub clock_ahead_millis: Option<i64>,
+}
+
+/// Whether and how a peer can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// There never was a session, and none is wanted.
+    Never,
+    /// There was a session; no traffic asks for another.
+    Idle,
+    /// A handshake is under way.
+    Connecting {
+        /// Since when a session has been wanted.
+        since: Instant,
+    },
+    /// Traffic, a probe or handshakes go unanswered for 15 s or longer.
+    Unanswered {
+        /// Since when.
+        since: Instant,
+    },
+    /// There is a session to send on.
+    Established,
+}
+
+impl Peer {
+    pub(super) fn new(config: PeerConfig, context: &Context) -> Self {
+        let attention = context.forwarding.attention_flag();
+        Self {
+            link: Arc::new(Link::new(config.key, config.speaks_mesh, attention)),
+            protocol: config.protocol,
+            allowed_ips: config.allowed_ips,
+            receiver_keys: ReceiverKeys::new(config.key.as_bytes()),
+            static_static: None,
+            sessions: Sessions::default(),
+            attempt: None,
+            connecting: Connecting::Rest,
+            liveness: Liveness::default(),
+            wanted: None,
+            candidates: Vec::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            probes: BTreeMap::new(),
+            highest_stamp: None,
+            last_initiation: None,
+            cookie: None,
+            responded: None,
+            last_handshake: None,
+            rtt: None,
+            clock_ahead_millis: None,
+            clock_told_millis: 0,
+            deadline: None,
+        }
+    }
+
+    pub(super) fn configure(&mut self, config: PeerConfig) {
+        self.protocol = config.protocol;
+        self.allowed_ips = config.allowed_ips;
+    }
+
+    /// Ends everything of a peer that is gone from the roster.
+    pub(super) fn remove(mut self, context: &mut Context) {
+        self.link.current.store(None);
+        self.drop_attempt(context);
+        let Sessions {
+            previous,
+            current,
+            next,
+        } = std::mem::take(&mut self.sessions);
+        for session in [previous, current, next].into_iter().flatten() {
+            context.end_session(&session);
+        }
+    }
+
+    pub(super) fn key(&self) -> WireguardPublicKey {
+        self.link.peer
+    }
+
+    pub(super) fn speaks_mesh(&self) -> bool {
+        self.link.speaks_mesh
+    }
+
+    pub(super) fn allowed_ips(&self) -> &[IpNet] {
+        &self.allowed_ips
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
+    }
+
+    pub(super) fn take_attention(&self) -> bool {
+        self.link.take_attention()
+    }
+
+    /// The session to send on, if it can be used.
+    pub(super) fn usable_session(&self, now: Instant) -> Option<&Arc<Session>> {
+        let session = self.sessions.current.as_ref()?;
+        session.is_usable(now).then_some(session)
+    }
+
+    /// Sends a packet on the current session, or holds it back and wants a session.
+    pub(super) fn send_or_hold(&mut self, packet: &[u8], context: &mut Context, now: Now) {
+        if self.transmit(packet, Sent::Data, context, now) {
+            return;
+        }
+        self.hold(packet);
+        self.want(now.instant);
+    }
+
+    /// Seals and sends a packet; false if there is no session for it.
+    pub(super) fn transmit(
+        &mut self,
+        packet: &[u8],
+        kind: Sent,
+        context: &mut Context,
+        now: Now,
+    ) -> bool {
+        let Some(endpoint) = self.link.endpoint() else {
+            return false;
+        };
+        let Some(session) = self.usable_session(now.instant) else {
+            return false;
+        };
+        let mut frame = vec![0; data_message_bytes(packet.len())];
+        frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
+        if session.seal(&mut frame, packet.len(), now.instant).is_err() {
+            return false;
+        }
+        self.link.note_sent(session, frame.len(), kind, now.instant);
+        context.output.transmit(endpoint, frame);
+        true
+    }
+
+    /// Sends what was held back. True if anything was sent.
+    pub(super) fn release_held(&mut self, context: &mut Context, now: Now) -> bool {
+        let mut sent = false;
+        while let Some(packet) = self.held.pop_front() {
+            self.held_bytes -= packet.len();
+            if !self.transmit(&packet, Sent::Data, context, now) {
+                break;
+            }
+            sent = true;
+        }
+        sent
+    }
+
+    pub(super) fn forget_held(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
+    }
+
+    fn hold(&mut self, packet: &[u8]) {
+        self.held_bytes += packet.len();
+        self.held.push_back(packet.to_vec());
+        while self.held.len() > HELD_PACKETS_MAX || self.held_bytes > HELD_BYTES_MAX {
+            let Some(oldest) = self.held.pop_front() else {
+                break;
+            };
+            self.held_bytes -= oldest.len();
+        }
+    }
+
+    pub(super) fn view(&self, now: Instant) -> PeerView {
+        PeerView {
+            state: self.state(now),
+            endpoint: self.link.endpoint(),
+            candidates: self.candidates.len(),
+            protocol: self.usable_session(now).map(|session| session.protocol),
+            rtt: self.rtt,
+            last_handshake: self.last_handshake,
+            last_traffic: self
+                .link
+                .last_data_sent
+                .get()
+                .max(self.link.last_data_received.get()),
+            received_bytes: self.link.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.link.sent_bytes.load(Ordering::Relaxed),
+            clock_ahead_millis: self.clock_ahead_millis,
+        }
+    }
+
+    fn state(&self, now: Instant) -> PeerState {
+        let unanswered = self
+            .unanswered_since(now)
+            .filter(|since| now.saturating_since(*since) >= UNRESPONSIVE_AFTER);
+        if let Some(since) = unanswered {
+            return PeerState::Unanswered { since };
+        }
+        if self.usable_session(now).is_some() {
+            return PeerState::Established;
+        }
+        match (&self.connecting, self.last_handshake) {
+            (Connecting::Running { since, .. }, _) => PeerState::Connecting { since: *since },
+            (Connecting::Rest, Some(_)) => PeerState::Idle,
+            (Connecting::Rest, None) => PeerState::Never,
+        }
+    }
+
+    pub(super) fn tell_established(&self, session: &Session, context: &mut Context) {
+        if let Some(endpoint) = self.link.endpoint() {
+            context.output.event(Event::SessionEstablished {
+                peer: self.key(),
+                endpoint,
+                initiator: session.initiator,
+            });
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A peer's timers. Each run does all that is due and computes the next deadline afresh from the state
+//! and from the stamps that the data threads left, so no timer is ever armed twice or forgotten.
+//!
+//! | timer | due | whitepaper |
+//! |---|---|---|
+//! | keepalive | 10 s after data came that nothing was sent for | 6.5 |
+//! | echo, mesh peers | 1 s and 2 s after data was sent that nothing came for | ours |
+//! | handshake, mesh peers | 3 s after it | ours |
+//! | handshake, others | 15 s after it (keepalive plus one lost handshake) | 6.5 |
+//! | unresponsive | 15 s after it, or after a session was wanted | ours |
+//! | handshake again | 5 s and up to a third after the last; at first 1 s and 2 s for mesh peers | 6.4 |
+//! | handshake again, unwanted for 90 s | 30 s after the last | 6.4 gives up |
+//! | give up | 540 s after the session was last wanted | 6.3 |
+//! | session over | 180 s after it was made | 6.2 |
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use mesh_types::Instant;
+use rand::Rng;
+
+use super::{Context, Event, peer::Peer};
+use crate::{Now, link::Sent, session::REJECT_AFTER};
+
+/// A peer that heard data and has nothing to say says nothing, audibly, after this long.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+
+/// Between two handshakes with one peer.
+const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Added to it at random, up to this, so that two peers do not stay in step.
+const JITTER_MICROS: u64 = 333_000;
+
+/// The first repetitions towards a mesh peer: a lost datagram should cost a second, not five. The
+/// second one leaves room for a round trip of two seconds before the pace of [`REKEY_TIMEOUT`].
+const FIRST_RETRIES_MESH: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+
+/// Without new traffic, handshakes go on at full pace for so long (whitepaper: and then end).
+const FULL_PACE: Duration = Duration::from_secs(90);
+
+/// After that they go on at this pace, so that who waits to be sent something is found again.
+const SLOW_PACE: Duration = Duration::from_secs(30);
+
+/// Without new traffic for so long, an unreachable peer is left alone.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * REJECT_AFTER.as_secs());
+
+/// A mesh peer answers an echo within a round trip, so two that go unanswered for a second each tell
+/// more than WireGuard's passive rule does in fifteen.
+const ECHO_INTERVAL: Duration = Duration::from_secs(1);
+const ECHOES: u32 = 2;
+
+/// When traffic has gone unanswered for so long, the peer is said to be unresponsive.
+pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(15);
+
+/// An echo that has not been answered for so long will not be.
+const PROBE_LIFETIME: Duration = Duration::from_secs(20);
+
+/// Whether a handshake is wanted.
+#[derive(Debug)]
+pub(super) enum Connecting {
+    /// No.
+    Rest,
+    /// Yes: attempts are repeated until one succeeds or nobody has wanted it for long.
+    Running {
+        /// When it was first wanted.
+        since: Instant,
+        /// How many attempts there were.
+        attempts: u32,
+        /// When the last one was; `None` before the first.
+        last: Option<Instant>,
+        /// How soon after it the next one follows, at full pace.
+        interval: Duration,
+        /// Attempts wait for the shell to reserve stamps.
+        needs_stamps: bool,
+    },
+}
+
+/// How far the silence of a peer has been acted on.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    /// The silence that this is about.
+    since: Option<Instant>,
+    echoes: u32,
+    told: bool,
+}
+
+impl Peer {
+    /// Does what is due, and returns when to do so next: later than `now`.
+    pub(super) fn run_timers(&mut self, context: &mut Context, now: Now) -> Option<Instant> {
+        self.promote_next(context, now);
+        self.expire_sessions(context, now);
+        if self.link.rekey_wanted.load(Ordering::Acquire) {
+            self.begin(now.instant);
+        }
+        self.run_keepalive(context, now);
+        self.run_liveness(context, now);
+        self.run_connecting(context, now);
+        self.probes
+            .retain(|_, probe| now.instant.saturating_since(probe.created) < PROBE_LIFETIME);
+        // What this run itself raised is in the deadlines below.
+        self.link.take_attention();
+        self.next_deadline(now.instant)
+    }
+
+    /// Wants a session because of traffic.
+    pub(super) fn want(&mut self, now: Instant) {
+        self.wanted = Some(now);
+        self.begin(now);
+    }
+
+    /// Wants a session, for whatever reason.
+    pub(super) fn begin(&mut self, now: Instant) {
+        if matches!(self.connecting, Connecting::Rest) {
+            self.wanted = self.wanted.max(Some(now));
+            self.connecting = Connecting::Running {
+                since: now,
+                attempts: 0,
+                last: None,
+                interval: REKEY_TIMEOUT,
+                needs_stamps: false,
+            };
+        }
+    }
+
+    /// Starts over at once, towards every endpoint.
+    pub(super) fn network_changed(&mut self, context: &mut Context, now: Now) {
+        let running = match self.connecting {
+            Connecting::Running { since, .. } => Some(since),
+            Connecting::Rest => None,
+        };
+        let session = self.usable_session(now.instant).is_some();
+        if running.is_none() && !session {
+            return;
+        }
+        self.connecting = Connecting::Running {
+            since: running.unwrap_or(now.instant),
+            // Not the first one, which would go to the proven endpoint alone.
+            attempts: 1,
+            last: None,
+            interval: REKEY_TIMEOUT,
+            needs_stamps: false,
+        };
+        self.wanted = self.wanted.max(Some(now.instant));
+        // The peer learns our address from any packet, sooner than from a whole handshake.
+        if session {
+            self.transmit(&[], Sent::Quiet, context, now);
+        }
+    }
+
+    pub(super) fn retry_if_waiting_for_stamps(&mut self, now: Now) {
+        if let Connecting::Running {
+            last, needs_stamps, ..
+        } = &mut self.connecting
+            && *needs_stamps
+        {
+            *needs_stamps = false;
+            *last = None;
+            self.wanted = self.wanted.max(Some(now.instant));
+        }
+    }
+
+    /// Makes the next attempt at once, if any is wanted.
+    pub(super) fn retry_now(&mut self) {
+        if let Connecting::Running { last, .. } = &mut self.connecting {
+            *last = None;
+        }
+    }
+
+    /// There is a session: no handshake is wanted any more.
+    pub(super) fn rest(&mut self, context: &mut Context) {
+        self.drop_attempt(context);
+        self.connecting = Connecting::Rest;
+        self.link.rekey_wanted.store(false, Ordering::Release);
+        self.link.wake_on_send.store(false, Ordering::Release);
+    }
+
+    /// Since when traffic, or the wish for a session, has gone unanswered.
+    pub(super) fn unanswered_since(&self, now: Instant) -> Option<Instant> {
+        let traffic = self.link.unanswered_since.get();
+        let session = match self.connecting {
+            Connecting::Running { since, .. } if self.usable_session(now).is_none() => Some(since),
+            Connecting::Running { .. } | Connecting::Rest => None,
+        };
+        match (traffic, session) {
+            (Some(traffic), Some(session)) => Some(traffic.min(session)),
+            (traffic, session) => traffic.or(session),
+        }
+    }
+
+    fn expire_sessions(&mut self, context: &mut Context, now: Now) {
+        let over = |session: &Option<_>| {
+            session
+                .as_ref()
+                .is_some_and(|session: &Arc<crate::session::Session>| {
+                    session.expires() <= now.instant
+                })
+        };
+        if over(&self.sessions.current) {
+            self.link.current.store(None);
+        }
+        for slot in [
+            &mut self.sessions.previous,
+            &mut self.sessions.current,
+            &mut self.sessions.next,
+        ] {
+            if over(slot)
+                && let Some(session) = slot.take()
+            {
+                context.end_session(&session);
+            }
+        }
+    }
+
+    fn run_keepalive(&mut self, context: &mut Context, now: Now) {
+        let Some(since) = self.link.owes_since.get() else {
+            return;
+        };
+        if now.instant >= since + KEEPALIVE_AFTER {
+            self.transmit(&[], Sent::Quiet, context, now);
+            // Cleared by sending; and without a session there is nothing to be kept alive.
+            self.link.owes_since.clear();
+        }
+    }
+
+    fn run_liveness(&mut self, context: &mut Context, now: Now) {
+        let since = self.unanswered_since(now.instant);
+        if self.liveness.since != since {
+            self.liveness = Liveness {
+                since,
+                ..Liveness::default()
+            };
+        }
+        let Some(since) = since else {
+            return;
+        };
+        if now.instant >= since + UNRESPONSIVE_AFTER && !self.liveness.told {
+            self.liveness.told = true;
+            context.output.event(Event::PeerUnresponsive {
+                peer: self.key(),
+                since,
+            });
+        }
+        if self.usable_session(now.instant).is_none() {
+            return;
+        }
+        if self.echo_due(since).is_some_and(|at| now.instant >= at) {
+            let elapsed = now.instant.saturating_since(since).as_secs() / ECHO_INTERVAL.as_secs();
+            // After a late wake-up one echo stands for all that were missed.
+            self.liveness.echoes = u32::try_from(elapsed).unwrap_or(ECHOES).min(ECHOES);
+            self.send_liveness_echo(context, now);
+        }
+        if now.instant >= self.handshake_due(since) {
+            self.begin(now.instant);
+        }
+    }
+
+    /// When a mesh peer's silence calls for the next echo.
+    fn echo_due(&self, since: Instant) -> Option<Instant> {
+        (self.speaks_mesh() && self.liveness.echoes < ECHOES)
+            .then(|| since + ECHO_INTERVAL * (self.liveness.echoes + 1))
+    }
+
+    /// When silence on a session calls for a handshake.
+    fn handshake_due(&self, since: Instant) -> Instant {
+        if self.speaks_mesh() {
+            since + ECHO_INTERVAL * (ECHOES + 1)
+        } else {
+            since + KEEPALIVE_AFTER + REKEY_TIMEOUT
+        }
+    }
+
+    fn run_connecting(&mut self, context: &mut Context, now: Now) {
+        if self
+            .attempt_due(now.instant)
+            .is_none_or(|at| at > now.instant)
+        {
+            return;
+        }
+        let quiet = self.quiet(now.instant);
+        if quiet >= GIVE_UP_AFTER {
+            self.forget_held();
+            self.link.unanswered_since.clear();
+            self.rest(context);
+            return;
+        }
+        if quiet >= FULL_PACE {
+            self.forget_held();
+        }
+        // In a slow pace the next packet sent brings the full one back.
+        self.link
+            .wake_on_send
+            .store(quiet >= FULL_PACE, Ordering::Release);
+        let Connecting::Running { attempts, .. } = self.connecting else {
+            return;
+        };
+        let has_stamp = self.attempt(attempts, context, now);
+        let retry = usize::try_from(attempts)
+            .ok()
+            .and_then(|attempts| FIRST_RETRIES_MESH.get(attempts))
+            .filter(|_| self.speaks_mesh())
+            .copied()
+            .unwrap_or(REKEY_TIMEOUT);
+        let jitter = Duration::from_micros(context.rng.gen_range(0..JITTER_MICROS));
+        if let Connecting::Running {
+            attempts,
+            last,
+            interval,
+            needs_stamps,
+            ..
+        } = &mut self.connecting
+        {
+            *attempts += u32::from(has_stamp);
+            *last = Some(now.instant);
+            *interval = retry + jitter;
+            *needs_stamps = !has_stamp;
+        }
+    }
+
+    /// When the next attempt is due; `None` if none is wanted, or it waits for stamps.
+    fn attempt_due(&self, now: Instant) -> Option<Instant> {
+        let Connecting::Running {
+            last,
+            interval,
+            needs_stamps,
+            ..
+        } = self.connecting
+        else {
+            return None;
+        };
+        if needs_stamps {
+            return None;
+        }
+        let Some(last) = last else {
+            return Some(now);
+        };
+        Some(if self.quiet(now) < FULL_PACE {
+            last + interval
+        } else {
+            last + SLOW_PACE
+        })
+    }
+
+    /// How long nothing has asked for this peer.
+    fn quiet(&self, now: Instant) -> Duration {
+        let wanted = self.wanted.max(self.link.last_data_sent.get());
+        wanted.map_or(GIVE_UP_AFTER, |wanted| now.saturating_since(wanted))
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let sessions = [
+            &self.sessions.previous,
+            &self.sessions.current,
+            &self.sessions.next,
+        ];
+        let expiry = sessions
+            .into_iter()
+            .flatten()
+            .map(|session| session.expires());
+        let keepalive = self
+            .link
+            .owes_since
+            .get()
+            .map(|since| since + KEEPALIVE_AFTER);
+        expiry
+            .chain(keepalive)
+            .chain(self.attempt_due(now))
+            .chain(self.liveness_due(now))
+            .min()
+    }
+
+    fn liveness_due(&self, now: Instant) -> Option<Instant> {
+        let since = self.unanswered_since(now)?;
+        // Not looked at yet: this silence began during the run.
+        if self.liveness.since != Some(since) {
+            let first = if self.speaks_mesh() {
+                ECHO_INTERVAL
+            } else {
+                UNRESPONSIVE_AFTER
+            };
+            return Some(since + first);
+        }
+        let told = (!self.liveness.told).then(|| since + UNRESPONSIVE_AFTER);
+        let on_session = self
+            .usable_session(now)
+            .map(|_| {
+                self.echo_due(since)
+                    .unwrap_or_else(|| self.handshake_due(since))
+            })
+            .filter(|at| *at > now);
+        told.into_iter().chain(on_session).min()
+    }
+}

@@ -1,0 +1,316 @@
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::wireguard::{DataHeader, is_data};
+
+use crate::{
+    allowed_ips::AllowedIps,
+    link::{Link, Sent},
+    packet::ip_header,
+    replay::Order,
+    session::{OpenFailure, SealError, Session},
+};
+
+/// The data plane's half of an [`Engine`](crate::Engine): what threads that carry packets use, without
+/// a lock that another thread would hold.
+///
+/// Towards the network: [`Forwarding::route`] a packet, [`Route::seal`] it and those after it that the
+/// route [covers](Route::covers), send to [`Route::endpoint`]. From the network:
+/// [`Forwarding::open`]. What neither can do is for the engine. After a batch, ask
+/// [`Forwarding::needs_attention`] and wake the engine's owner if so: a timer has to be started.
+pub struct Forwarding {
+    agent_address: Ipv6Addr,
+    routes: ArcSwap<AllowedIps<Arc<Link>>>,
+    sessions: ArcSwap<SessionTable>,
+    attention: Arc<AtomicBool>,
+}
+
+/// Sessions by the index that we gave them.
+pub(crate) type SessionTable = HashMap<u32, Entry, BuildHasherDefault<IndexHasher>>;
+
+/// A session and whose it is.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) session: Arc<Session>,
+    pub(crate) link: Arc<Link>,
+}
+
+impl Forwarding {
+    pub(crate) fn new(agent_address: Ipv6Addr) -> Self {
+        Self {
+            agent_address,
+            routes: ArcSwap::from_pointee(AllowedIps::new([])),
+            sessions: ArcSwap::from_pointee(SessionTable::default()),
+            attention: Arc::default(),
+        }
+    }
+
+    /// Finds the way for an IP packet from the TUN; a few tens of nanoseconds.
+    ///
+    /// `None`: the packet is for [`Engine::handle_packet`](crate::Engine::handle_packet), which says
+    /// why or holds it back until there is a session.
+    pub fn route(&self, packet: &[u8]) -> Option<Route> {
+        let header = ip_header(packet)?;
+        if self.is_agents(header.source) || self.is_agents(header.destination) {
+            return None;
+        }
+        let link = self.routes.load().lookup(header.destination)?.clone();
+        let endpoint = link.endpoint()?;
+        let session = link.current.load_full()?;
+        Some(Route {
+            link,
+            session,
+            endpoint,
+            source: header.source,
+            destination: header.destination,
+        })
+    }
+
+    /// Opens a datagram from the network in place.
+    ///
+    /// `from` must be in canonical form: an IPv4 address as such, not mapped into IPv6.
+    pub fn open<'a>(&self, from: SocketAddr, datagram: &'a mut [u8], now: Instant) -> Opened<'a> {
+        if !is_data(datagram) {
+            return Opened::ForEngine;
+        }
+        let Some(header) = DataHeader::parse(datagram) else {
+            return Opened::Refused(Refusal::Malformed);
+        };
+        let sessions = self.sessions.load();
+        let Some(Entry { session, link }) = sessions.get(&header.receiver) else {
+            return Opened::Refused(Refusal::UnknownSession);
+        };
+        let bytes = datagram.len();
+        let (packet, order) = match session.open(header.counter, datagram, now) {
+            Ok(opened) => opened,
+            Err(OpenFailure::Over) => return Opened::Refused(Refusal::UnknownSession),
+            Err(OpenFailure::NotAuthentic) => return Opened::Refused(Refusal::NotAuthentic),
+            Err(OpenFailure::Replayed) => return Opened::Refused(Refusal::Replayed),
+        };
+        link.note_authentic(bytes);
+        learn_endpoint(link, session, order, from);
+        if session.confirm() {
+            link.raise();
+        }
+        if session.wants_rekey_on_receive(now) && !link.rekey_wanted.swap(true, Ordering::AcqRel) {
+            link.raise();
+        }
+        self.judge(link, packet, now)
+    }
+
+    /// Whether the engine's owner has to call [`Engine::handle_timeout`](crate::Engine::handle_timeout)
+    /// now. Goes back to false when it does.
+    pub fn needs_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_attention(&self) -> bool {
+        self.attention.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn attention_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.attention)
+    }
+
+    pub(crate) fn set_routes(&self, routes: AllowedIps<Arc<Link>>) {
+        self.routes.store(Arc::new(routes));
+    }
+
+    pub(crate) fn set_sessions(&self, sessions: SessionTable) {
+        self.sessions.store(Arc::new(sessions));
+    }
+
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Link>> {
+        self.routes.load().lookup(address).cloned()
+    }
+
+    /// Decides where the packet of an authentic message goes.
+    fn judge<'a>(&self, link: &Arc<Link>, packet: &'a mut [u8], now: Instant) -> Opened<'a> {
+        let peer = link.peer;
+        if packet.is_empty() {
+            return Opened::Keepalive { peer };
+        }
+        let Some(header) = ip_header(packet) else {
+            return Opened::Refused(Refusal::Malformed);
+        };
+        if self.is_agents(header.source) || self.is_agents(header.destination) {
+            if !link.speaks_mesh || header.source != header.destination {
+                return Opened::Refused(Refusal::AgentAddress);
+            }
+            return Opened::Agent { peer, packet };
+        }
+        link.note_data_received(now);
+        let allowed = self
+            .routes
+            .load()
+            .lookup(header.source)
+            .is_some_and(|owner| Arc::ptr_eq(owner, link));
+        if !allowed {
+            return Opened::Refused(Refusal::WrongSource);
+        }
+        Opened::Packet {
+            peer,
+            packet: &mut packet[..header.packet_bytes],
+        }
+    }
+
+    fn is_agents(&self, address: IpAddr) -> bool {
+        address == IpAddr::V6(self.agent_address)
+    }
+}
+
+/// Roams the peer to where its newest packet comes from. A packet that was overtaken, or that belongs to
+/// an older session, says nothing about where the peer is.
+fn learn_endpoint(link: &Link, session: &Arc<Session>, order: Order, from: SocketAddr) {
+    if order == Order::Late || link.endpoint() == Some(from) {
+        return;
+    }
+    let current = link.current.load();
+    let superseded = current.as_ref().is_some_and(|current| {
+        !Arc::ptr_eq(current, session) && current.established > session.established
+    });
+    if !superseded {
+        link.set_endpoint(from);
+    }
+}
+
+/// What became of a datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened<'a> {
+    /// A packet for the TUN, its padding cut off; its source belongs to the peer.
+    Packet {
+        /// Whose session carried it.
+        peer: WireguardPublicKey,
+        /// The IP packet.
+        packet: &'a mut [u8],
+    },
+    /// A keepalive: nothing to do.
+    Keepalive {
+        /// Whose session carried it.
+        peer: WireguardPublicKey,
+    },
+    /// A packet for our own agent, to be given to
+    /// [`Engine::handle_agent_packet`](crate::Engine::handle_agent_packet).
+    Agent {
+        /// Whose session carried it.
+        peer: WireguardPublicKey,
+        /// The IP packet, perhaps with padding.
+        packet: &'a [u8],
+    },
+    /// Not a transport message: the untouched datagram is for
+    /// [`Engine::handle_datagram`](crate::Engine::handle_datagram).
+    ForEngine,
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// Why a datagram or what was in it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Refusal {
+    /// No WireGuard message, or one that carries no IP packet.
+    #[error("not a message of WireGuard, or no IP packet in it")]
+    Malformed,
+    /// The session is not known, or over.
+    #[error("a session that is not known, or over")]
+    UnknownSession,
+    /// Not sealed by the peer, or for another receiver.
+    #[error("not authentic")]
+    NotAuthentic,
+    /// Taken before, or too old to tell.
+    #[error("replayed")]
+    Replayed,
+    /// The inner source address is not one of the peer's.
+    #[error("an inner source address that is not the peer's")]
+    WrongSource,
+    /// The agents' own address, from a peer that has no agent or in one direction only.
+    #[error("the agents' address in a packet that is not between agents")]
+    AgentAddress,
+    /// A handshake of someone who is not a peer.
+    #[error("a handshake of a key that is no peer")]
+    UnknownPeer,
+    /// More handshakes than we answer.
+    #[error("too many handshakes")]
+    TooOften,
+}
+
+/// The way of a packet: a peer's session and endpoint. Held for a run of packets, not longer.
+pub struct Route {
+    link: Arc<Link>,
+    session: Arc<Session>,
+    endpoint: SocketAddr,
+    source: IpAddr,
+    destination: IpAddr,
+}
+
+impl Route {
+    /// Whose session it is.
+    pub fn peer(&self) -> WireguardPublicKey {
+        self.link.peer
+    }
+
+    /// Where the sealed packets go.
+    pub const fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    /// Whether another packet of the same batch takes this way: same addresses as the one routed.
+    pub fn covers(&self, packet: &[u8]) -> bool {
+        ip_header(packet).is_some_and(|header| {
+            header.destination == self.destination && header.source == self.source
+        })
+    }
+
+    /// Seals in place the packet at `frame[16..16 + packet_bytes]`, and returns the datagram's length.
+    ///
+    /// `frame` must be at least [`mesh_wire::wireguard::data_message_bytes`] of `packet_bytes` long: the
+    /// packet has 16 bytes of room in front, and behind it room for padding and tag.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] if the session is over: give the packet to
+    /// [`Engine::handle_packet`](crate::Engine::handle_packet).
+    ///
+    /// # Panics
+    ///
+    /// If `frame` is too short.
+    pub fn seal(
+        &self,
+        frame: &mut [u8],
+        packet_bytes: usize,
+        now: Instant,
+    ) -> Result<usize, SealError> {
+        let bytes = self.session.seal(frame, packet_bytes, now)?;
+        self.link.note_sent(&self.session, bytes, Sent::Data, now);
+        Ok(bytes)
+    }
+}
+
+/// Hashes a session's index, which is random already: it only has to reach the map's upper bits.
+#[derive(Default)]
+pub(crate) struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, index: u32) {
+        // The odd constant nearest to 2^64 divided by the golden ratio spreads any bits upwards.
+        self.0 = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

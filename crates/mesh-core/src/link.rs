@@ -1,0 +1,172 @@
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_types::{Instant, WireguardPublicKey};
+
+use crate::session::Session;
+
+/// What the data threads and the engine share about one peer.
+///
+/// The data threads leave stamps and counts here; the engine reads them when its timers run. A flag is
+/// raised only when there is a timer to start, so a busy peer costs the engine nothing.
+pub(crate) struct Link {
+    pub(crate) peer: WireguardPublicKey,
+    pub(crate) speaks_mesh: bool,
+    /// The session to send on.
+    pub(crate) current: ArcSwapOption<Session>,
+    /// Where the newest authentic packet came from.
+    endpoint: ArcSwap<Option<SocketAddr>>,
+    /// The engine has to look at this peer.
+    attention: AtomicBool,
+    /// Raised together with `attention`; shared by all peers.
+    any_attention: Arc<AtomicBool>,
+    /// The engine wants to know of the next packet sent, having stopped trying by itself.
+    pub(crate) wake_on_send: AtomicBool,
+    /// A session's age or count calls for a new one.
+    pub(crate) rekey_wanted: AtomicBool,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) last_data_sent: Moment,
+    pub(crate) last_data_received: Moment,
+    /// The first data sent after the last authentic packet came.
+    pub(crate) unanswered_since: Moment,
+    /// The first data that came after anything was sent.
+    pub(crate) owes_since: Moment,
+}
+
+/// What a packet sent means to the timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// An answer is expected.
+    Data,
+    /// A keepalive, or an answer itself.
+    Quiet,
+}
+
+impl Link {
+    pub(crate) fn new(
+        peer: WireguardPublicKey,
+        speaks_mesh: bool,
+        any_attention: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            peer,
+            speaks_mesh,
+            current: ArcSwapOption::empty(),
+            endpoint: ArcSwap::from_pointee(None),
+            attention: AtomicBool::new(false),
+            any_attention,
+            wake_on_send: AtomicBool::new(false),
+            rekey_wanted: AtomicBool::new(false),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            last_data_sent: Moment::default(),
+            last_data_received: Moment::default(),
+            unanswered_since: Moment::default(),
+            owes_since: Moment::default(),
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        **self.endpoint.load()
+    }
+
+    pub(crate) fn set_endpoint(&self, endpoint: SocketAddr) {
+        if self.endpoint() != Some(endpoint) {
+            self.endpoint.store(Arc::new(Some(endpoint)));
+        }
+    }
+
+    /// Asks the engine to look at this peer.
+    pub(crate) fn raise(&self) {
+        self.attention.store(true, Ordering::Release);
+        self.any_attention.store(true, Ordering::Release);
+    }
+
+    /// Whether the engine was asked to look, once.
+    pub(crate) fn take_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire) && self.attention.swap(false, Ordering::AcqRel)
+    }
+
+    /// Notes a datagram that was sealed for this peer.
+    pub(crate) fn note_sent(&self, session: &Session, bytes: usize, kind: Sent, now: Instant) {
+        add(&self.sent_bytes, bytes);
+        self.owes_since.clear();
+        let mut look = self.wake_on_send.load(Ordering::Relaxed)
+            && self.wake_on_send.swap(false, Ordering::AcqRel);
+        if kind == Sent::Data {
+            self.last_data_sent.set(now);
+            look |= self.unanswered_since.set_if_empty(now);
+        }
+        if session.wants_rekey_on_send(now) {
+            look |= !self.rekey_wanted.swap(true, Ordering::AcqRel);
+        }
+        if look {
+            self.raise();
+        }
+    }
+
+    /// Notes an authentic datagram from this peer, whatever is in it.
+    pub(crate) fn note_authentic(&self, bytes: usize) {
+        add(&self.received_bytes, bytes);
+        self.unanswered_since.clear();
+    }
+
+    /// Notes that the datagram carried data, which asks for an answer of some kind.
+    pub(crate) fn note_data_received(&self, now: Instant) {
+        self.last_data_received.set(now);
+        if self.owes_since.set_if_empty(now) {
+            self.raise();
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// A point in time, or none, that threads set without a lock.
+pub(crate) struct Moment(AtomicU64);
+
+/// Stands for "none"; the clock ends before it.
+const NONE: u64 = u64::MAX;
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self(AtomicU64::new(NONE))
+    }
+}
+
+impl Moment {
+    pub(crate) fn get(&self) -> Option<Instant> {
+        match self.0.load(Ordering::Acquire) {
+            NONE => None,
+            micros => Some(Instant::from_micros(micros)),
+        }
+    }
+
+    pub(crate) fn set(&self, now: Instant) {
+        self.0.store(now.as_micros(), Ordering::Release);
+    }
+
+    /// Sets it unless it is set; true if it was not.
+    pub(crate) fn set_if_empty(&self, now: Instant) -> bool {
+        self.0.load(Ordering::Relaxed) == NONE
+            && self
+                .0
+                .compare_exchange(NONE, now.as_micros(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    pub(crate) fn clear(&self) {
+        if self.0.load(Ordering::Relaxed) != NONE {
+            self.0.store(NONE, Ordering::Release);
+        }
+    }
+}
