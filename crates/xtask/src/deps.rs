@@ -89,7 +89,7 @@ const EFFECTS: [&str; 9] = [
     "nix",
     "libc",
     "axum",
-    "sled",
+    "redb",
     "rtnetlink",
 ];
 
