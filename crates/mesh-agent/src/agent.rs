@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use mesh_control::{Connection, Expect};
@@ -14,8 +13,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, HostPort},
-    dataplane::DataPlane,
+    device::Device,
     logs::LogRing,
+    overlay::Overlay,
     stored::StoredRoster,
     view::{Standing, Verdict},
 };
@@ -36,7 +36,9 @@ pub(crate) struct Agent {
     pub(crate) endpoints: watch::Sender<Vec<std::net::SocketAddr>>,
     /// Keys of the configuration that were changed and need a restart to take effect.
     pub(crate) restart_needed: watch::Sender<Vec<&'static str>>,
-    pub(crate) data: DataPlane,
+    pub(crate) overlay: Arc<Overlay>,
+    /// `None` only in tests, which may not make devices.
+    pub(crate) device: Option<Device>,
     pub(crate) logs: LogRing,
     controllers: Mutex<BTreeMap<HostPort, Controller>>,
     /// One roster is judged, stored and applied at a time.
@@ -56,8 +58,8 @@ pub(crate) struct Controller {
     pub(crate) node_id: Option<NodeId>,
     /// Serial of its roster.
     pub(crate) serial: Option<Serial>,
-    /// By how much this machine's clock differs from its clock.
-    pub(crate) skew: Option<Duration>,
+    /// How far its clock is ahead of this machine's, in milliseconds; negative: behind.
+    pub(crate) clock_ahead_millis: Option<i64>,
 }
 
 /// Why a roster that somebody sent is not taken.
@@ -76,10 +78,14 @@ impl Agent {
         identity: IdentitySeed,
         config: Config,
         roster: Option<Roster>,
-        data: DataPlane,
+        overlay: Arc<Overlay>,
+        device: Option<Device>,
         logs: LogRing,
     ) -> Arc<Self> {
         let public = identity.public();
+        if let Some(roster) = &roster {
+            overlay.apply_roster(roster, &public);
+        }
         Arc::new(Self {
             identity,
             public,
@@ -89,7 +95,8 @@ impl Agent {
             rumoured: watch::Sender::new(None),
             endpoints: watch::Sender::new(Vec::new()),
             restart_needed: watch::Sender::new(Vec::new()),
-            data,
+            overlay,
+            device,
             logs,
             controllers: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
@@ -174,7 +181,11 @@ impl Agent {
     fn apply(&self, roster: Arc<Roster>) {
         let head = roster.head();
         info!(serial = %head.serial, members = head.member_count, "roster taken");
-        self.data.apply_roster(&roster, &self.public);
+        // Who is gone is cut off before anything else.
+        self.overlay.apply_roster(&roster, &self.public);
+        if let Some(device) = &self.device {
+            device.apply(&self.config(), &self.public.node_id(), &roster);
+        }
         self.roster.send_replace(Some(roster));
     }
 

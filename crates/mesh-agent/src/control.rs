@@ -26,6 +26,9 @@ use crate::{
 /// How long a controller may take to answer where a peer is.
 const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// From when on this machine's clock, ahead of a controller's, is not used for stamps: a day.
+const CLOCK_AHEAD_MAX_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
 /// How a conversation ended.
 enum Ended {
     /// The controller does not admit this machine, and says why.
@@ -143,11 +146,13 @@ async fn hello(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> R
             time_millis,
             ..
         } => {
-            let skew = skew(time_millis, connection.rtt());
+            let ahead = clock_ahead_millis(time_millis, connection.rtt());
             agent.update_controller(endpoint, |controller| {
                 controller.serial = Some(serial);
-                controller.skew = Some(skew);
+                controller.clock_ahead_millis = Some(ahead);
             });
+            // A clock over a day ahead would make stamps that no later, true one exceeds.
+            agent.overlay.trust_clock(ahead > -CLOCK_AHEAD_MAX_MILLIS);
             agent.hear_of(serial);
             Ok(())
         }
@@ -200,7 +205,7 @@ async fn handle_notice(agent: &Arc<Agent>, notice: Notice) -> Result<(), Ended> 
             Ok(())
         }
         Notice::Introduce { peer, endpoints } => {
-            agent.data.introduce(&peer, &bounded(endpoints));
+            agent.overlay.introduce(&peer, &bounded(endpoints));
             Ok(())
         }
         Notice::Refused { reason } => Err(Ended::Refused(reason)),
@@ -289,7 +294,7 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
         while let Some(answer) = questions.join_next().await {
             let endpoints = bounded(answer.unwrap_or_default());
             if !endpoints.is_empty() {
-                agent.data.add_candidates(&peer, &endpoints);
+                agent.overlay.add_candidates(&peer, &endpoints);
             }
         }
     };
@@ -327,11 +332,13 @@ fn unexpected(reply: &Reply) -> Ended {
     }
 }
 
-/// How far this machine's clock is from the controller's, which said `time_millis` half a round trip ago.
-fn skew(time_millis: u64, rtt: Duration) -> Duration {
+/// How far the controller's clock is ahead of this machine's, in milliseconds. It said `time_millis` half a
+/// round trip ago.
+fn clock_ahead_millis(time_millis: u64, rtt: Duration) -> i64 {
     let theirs = Duration::from_millis(time_millis) + rtt / 2;
     let ours = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    ours.abs_diff(theirs)
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    millis(theirs) - millis(ours)
 }

@@ -4,6 +4,7 @@
 //! privileges go, for good; then the data plane's threads and the runtime start.
 
 use std::{
+    net::SocketAddr,
     os::unix::{fs::chown, net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,11 +15,15 @@ use mesh_inventory::roster::Roster;
 use mesh_os::{
     file,
     privilege::{self, UserChange},
+    udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
 };
 use mesh_types::IdentitySeed;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -26,9 +31,11 @@ use crate::{
     chain,
     config::Config,
     control,
-    dataplane::{DataPlane, Threads},
+    dataplane::Threads,
+    device::Device,
     local,
     logs::LogRing,
+    overlay::{News, Overlay},
     reload, rumours,
     stored::StoredRoster,
     underlay,
@@ -46,6 +53,7 @@ const RUNTIME_THREADS: usize = 2;
 /// What start-up opened.
 struct Opened {
     agent: Arc<Agent>,
+    news: mpsc::Receiver<News>,
     threads: Threads,
     listener: UnixListener,
     socket_file: SocketFile,
@@ -65,7 +73,7 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(&opened.agent, opened.listener, path));
+    let result = runtime.block_on(serve(&opened.agent, opened.news, opened.listener, path));
     opened.threads.stop();
     // The tasks hold the sockets and the device; nothing of them stays behind.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -77,7 +85,8 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
     let identity = read_identity(&config.identity_file)?;
     prepare_dir(&config.state_dir)?;
     let roster = load_roster(&config);
-    let data = DataPlane::open(&config, &identity, roster.as_ref())?;
+    let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
+    let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
     give_away_dirs(&config);
     let user = account(&config);
@@ -85,10 +94,18 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
     }
-    let agent = Agent::new(identity, config, roster, data, logs);
-    let threads = agent.data.start().context("cannot start the data plane")?;
+    let (overlay, news) = Overlay::new(
+        &identity,
+        config.network.prefix().agent_address(),
+        rumours::load_stamp(&config.state_dir),
+        socket,
+    );
+    let overlay = Arc::new(overlay);
+    let threads = Threads::start(&overlay, &device.tun).context("cannot start the data plane")?;
+    let agent = Agent::new(identity, config, roster, overlay, Some(device), logs);
     Ok(Opened {
         agent,
+        news,
         threads,
         listener,
         socket_file,
@@ -97,6 +114,7 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
 
 async fn serve(
     agent: &Arc<Agent>,
+    news: mpsc::Receiver<News>,
     listener: UnixListener,
     config_path: PathBuf,
 ) -> anyhow::Result<()> {
@@ -115,10 +133,10 @@ async fn serve(
     });
     tasks.spawn(control::supervise(agent.clone()));
     tasks.spawn(underlay::watch(agent.clone()));
-    tasks.spawn(rumours::act(agent.clone()));
+    tasks.spawn(rumours::act(agent.clone(), news));
     tasks.spawn(reload::watch(agent.clone(), config_path));
     notify(&[NotifyState::Ready]);
-    info!(interface = agent.data.interface(), "agent ready");
+    info!("agent ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -221,6 +239,15 @@ fn give_away_dirs(config: &Config) {
             warn!(dir = %dir.display(), %error, "could not give a directory to the agent's user");
         }
     }
+}
+
+fn bind(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let socket = if listen.ip().is_unspecified() {
+        UdpSocket::bind(listen.port())
+    } else {
+        UdpSocket::bind_to(listen)
+    };
+    socket.context("cannot open the UDP port of the data plane")
 }
 
 fn notify(state: &[NotifyState<'_>]) {

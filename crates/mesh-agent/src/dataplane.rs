@@ -1,56 +1,204 @@
-//! stub
-use crate::{config::Config, view::Link};
-use mesh_inventory::roster::Roster;
-use mesh_types::{IdentitySeed, MachineName, PublicIdentity};
+//! The threads that carry packets: one from the TUN to the network, one back, one for the engine's timers.
+//!
+//! Each of the first two runs a batch to completion, from the read to the write, with buffers that were
+//! made at the start. They share nothing that is locked for a packet of an established session. More
+//! queues are more pairs of these threads on the same [`Overlay`].
+
 use std::{
-    collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
+
+use mesh_core::{Opened, Route};
+use mesh_os::{
+    clock,
+    poll::{Wake, wait_readable},
+    tun::{PacketBatch, Tun},
+    udp::{RecvBatch, SendBatch},
+};
+use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
+use tracing::{debug, error};
+
+use crate::overlay::Overlay;
+
+/// Packets read from the TUN at a time: enough for one run of segmentation offload (64), few enough that
+/// the first one waits tens of microseconds at most.
+const BATCH_PACKETS: usize = 64;
+
+/// The largest packet that the TUN gives, in bytes: any MTU up to that of Ethernet, until larger
+/// ones are proven.
+const PACKET_BYTES_MAX: usize = 1500;
+
+/// Room behind a packet for padding to 16 bytes and the 16 bytes of the tag.
+const TAIL_ROOM: usize = 32;
+
+/// The timer thread looks at least this often while a timer runs: its sleep does not count the time in
+/// which the machine is suspended, the engine's clock does.
+const TIMER_SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The running threads.
 #[derive(Debug)]
-pub(crate) struct DataPlane;
-pub(crate) struct Threads;
+pub(crate) struct Threads {
+    stop: Arc<Stop>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Stop {
+    stopped: AtomicBool,
+    wake: Wake,
+}
+
 impl Threads {
-    pub(crate) fn stop(self) {}
+    /// Starts carrying packets between `tun` and the overlay's socket.
+    pub(crate) fn start(overlay: &Arc<Overlay>, tun: &Arc<Tun>) -> io::Result<Self> {
+        let stop = Arc::new(Stop {
+            stopped: AtomicBool::new(false),
+            wake: Wake::new()?,
+        });
+        let timers = spawn("mesh-timers", {
+            let (overlay, stop) = (overlay.clone(), stop.clone());
+            move || run_timers(&overlay, &stop)
+        })?;
+        overlay.set_timer_thread(timers.thread().clone());
+        overlay.wake_timer();
+        let outbound = spawn("mesh-outbound", {
+            let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
+            move || carry("outbound", &stop, || outbound(&overlay, &tun, &stop))
+        })?;
+        let inbound = spawn("mesh-inbound", {
+            let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
+            move || carry("inbound", &stop, || inbound(&overlay, &tun, &stop))
+        })?;
+        Ok(Self {
+            stop,
+            handles: vec![timers, outbound, inbound],
+        })
+    }
+
+    /// Stops the threads and waits for them.
+    pub(crate) fn stop(self) {
+        self.stop.stopped.store(true, Ordering::Release);
+        self.stop.wake.wake();
+        for handle in self.handles {
+            handle.thread().unpark();
+            // A panic has ended the process by now.
+            let _ = handle.join();
+        }
+    }
 }
-pub(crate) enum PingOutcome {
-    Answered {
-        rtt: Duration,
-        endpoint: Option<SocketAddr>,
-    },
-    Unanswered,
-    TooMany,
+
+impl Stop {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
 }
-impl DataPlane {
-    pub(crate) fn open(_: &Config, _: &IdentitySeed, _: Option<&Roster>) -> anyhow::Result<Self> {
-        todo!()
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// A direction that broke cannot be mended from within: the service manager starts the agent again.
+fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<()>) {
+    if let Err(error) = run()
+        && !stop.is_stopped()
+    {
+        error!(direction, %error, "the data plane is broken");
+        std::process::exit(1);
     }
-    pub(crate) fn start(&self) -> anyhow::Result<Threads> {
-        todo!()
+}
+
+/// From the TUN to the network.
+fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
+    let mut batch = PacketBatch::new(
+        BATCH_PACKETS,
+        PACKET_BYTES_MAX,
+        DATA_HEADER_BYTES,
+        TAIL_ROOM,
+    );
+    let mut sending = SendBatch::new();
+    while !stop.is_stopped() {
+        if tun.recv(&mut batch)? == 0 {
+            wait_readable(tun, &stop.wake, None)?;
+            continue;
+        }
+        let now = clock::now();
+        let mut route: Option<Route> = None;
+        for slot in batch.packets() {
+            let packet_bytes = slot.len() - DATA_HEADER_BYTES - TAIL_ROOM;
+            let packet = &slot[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes];
+            if !route.as_ref().is_some_and(|route| route.covers(packet)) {
+                route = overlay.forwarding.route(packet);
+            }
+            let sealed = match &route {
+                Some(route) => {
+                    let frame = &mut slot[..data_message_bytes(packet_bytes)];
+                    let sealed = route.seal(frame, packet_bytes, now);
+                    sealed.ok().map(|length| (route.endpoint(), length))
+                }
+                None => None,
+            };
+            let Some((endpoint, length)) = sealed else {
+                route = None;
+                overlay.handle_packet(&slot[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes]);
+                continue;
+            };
+            if let Err(error) = sending.push(&overlay.socket, endpoint, None, &slot[..length]) {
+                debug!(%endpoint, %error, "could not send");
+            }
+        }
+        if let Err(error) = sending.flush(&overlay.socket) {
+            debug!(%error, "could not send");
+        }
+        if overlay.forwarding.needs_attention() {
+            overlay.wake_timer();
+        }
     }
-    pub(crate) fn apply_roster(&self, _: &Roster, _: &PublicIdentity) {}
-    pub(crate) fn introduce(&self, _: &MachineName, _: &[SocketAddr]) {}
-    pub(crate) fn add_candidates(&self, _: &MachineName, _: &[SocketAddr]) {}
-    pub(crate) fn probe_all(&self) -> u64 {
-        0
+    Ok(())
+}
+
+/// From the network to the TUN.
+fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
+    let mut batch = RecvBatch::new();
+    while !stop.is_stopped() {
+        if !overlay.socket.recv(&mut batch)? {
+            wait_readable(&overlay.socket, &stop.wake, None)?;
+            continue;
+        }
+        let now = clock::now();
+        let packets = batch.datagrams().filter_map(|datagram| {
+            let payload = datagram.payload;
+            if !mesh_wire::wireguard::is_data(payload) {
+                overlay.handle_datagram(datagram.from, payload);
+                return None;
+            }
+            match overlay.forwarding.open(datagram.from, payload, now) {
+                Opened::Packet { packet, .. } => Some(&*packet),
+                Opened::Agent { peer, packet } => {
+                    overlay.handle_agent_packet(&peer, packet);
+                    None
+                }
+                Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,
+            }
+        });
+        tun.send(packets)?;
+        if overlay.forwarding.needs_attention() {
+            overlay.wake_timer();
+        }
     }
-    pub(crate) fn links(&self) -> BTreeMap<MachineName, Link> {
-        todo!()
-    }
-    pub(crate) fn address(&self) -> Option<Ipv6Addr> {
-        None
-    }
-    pub(crate) fn interface(&self) -> &str {
-        ""
-    }
-    pub(crate) fn interface_index(&self) -> u32 {
-        0
-    }
-    pub(crate) fn port(&self) -> u16 {
-        0
-    }
-    pub(crate) fn network_changed(&self) {}
-    pub(crate) async fn ping(&self, _: &MachineName, _: Duration) -> PingOutcome {
-        todo!()
+    Ok(())
+}
+
+fn run_timers(overlay: &Overlay, stop: &Stop) {
+    while !stop.is_stopped() {
+        match overlay.run_timers() {
+            Some(sleep) => thread::park_timeout(sleep.min(TIMER_SLEEP_MAX)),
+            None => thread::park(),
+        }
     }
 }

@@ -58,7 +58,7 @@ async fn status(State(agent): State<Arc<Agent>>) -> Json<Status> {
 async fn probe(State(agent): State<Arc<Agent>>) -> Json<Probe> {
     Json(Probe {
         version: VERSION,
-        peers: agent.data.probe_all(),
+        peers: agent.overlay.probe_all(),
     })
 }
 

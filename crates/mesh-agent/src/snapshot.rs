@@ -12,7 +12,8 @@ use mesh_types::{MachineName, MemberKey, NodeId};
 use crate::{
     agent::{Agent, Controller},
     config::HostPort,
-    dataplane::PingOutcome,
+    device::Device,
+    overlay::PingOutcome,
     view::{self, Link, Scene, Standing, Verdict},
 };
 
@@ -20,8 +21,8 @@ use crate::{
 pub(crate) fn status(agent: &Agent) -> Status {
     let roster = agent.roster();
     let controllers = agent.controllers();
-    let scene = scene(agent, &controllers);
-    let links = agent.data.links();
+    let links = agent.overlay.links();
+    let scene = scene(agent, &controllers, &links);
     Status {
         version: VERSION,
         node: node(agent, roster.as_deref(), &controllers),
@@ -63,15 +64,15 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
         answer.reason = not_tried;
         return answer;
     }
-    match agent.data.ping(&member.name, timeout).await {
+    match agent.overlay.ping(&member.name, timeout).await {
         PingOutcome::Answered { rtt, endpoint } => {
             answer.rtt_micros = Some(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
             answer.path = Some(mesh_api::PathKind::Direct);
-            answer.endpoint = endpoint;
+            answer.endpoint = Some(endpoint);
         }
         PingOutcome::Unanswered => {
-            let scene = scene(agent, &agent.controllers());
-            let links = agent.data.links();
+            let links = agent.overlay.links();
+            let scene = scene(agent, &agent.controllers(), &links);
             let peer = view::peer(member, links.get(&member.name), &scene);
             answer.endpoint = peer.endpoint;
             answer.reason = Some(match peer.reason {
@@ -86,13 +87,24 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
     answer
 }
 
-fn scene(agent: &Agent, controllers: &[(HostPort, Controller)]) -> Scene {
+fn scene(
+    agent: &Agent,
+    controllers: &[(HostPort, Controller)],
+    links: &BTreeMap<MachineName, Link>,
+) -> Scene {
+    // The least difference: where most clocks agree with ours, it is another's that is wrong.
+    let skew = controllers
+        .iter()
+        .filter_map(|(_, facts)| facts.clock_ahead_millis)
+        .chain(links.values().filter_map(|link| link.clock_ahead_millis))
+        .map(i64::unsigned_abs)
+        .min();
     Scene {
         member: agent.standing() == Standing::Member,
         controller: controllers
             .iter()
             .any(|(_, facts)| facts.verdict == Verdict::Admitted),
-        skew: controllers.iter().filter_map(|(_, facts)| facts.skew).min(),
+        skew: skew.map(Duration::from_millis),
         unix_seconds: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs()),
@@ -113,12 +125,15 @@ fn node(
     let config = agent.config();
     SelfStatus {
         name: member.map(|member| member.name.clone()),
-        address: agent.data.address(),
+        address: agent.device.as_ref().and_then(Device::address),
         ipv4: member.and_then(|member| member.ipv4),
         identity: agent.public().to_string(),
         network: config.network.to_string(),
-        interface: Some(agent.data.interface().to_owned()),
-        listen_port: agent.data.port(),
+        interface: agent
+            .device
+            .as_ref()
+            .map(|device| device.tun.name().to_owned()),
+        listen_port: agent.overlay.socket.port(),
         admitted: admission.is_ok(),
         reason: admission.err(),
         release: env!("CARGO_PKG_VERSION").to_owned(),

@@ -38,11 +38,6 @@ impl StoredRoster {
         Self(state_dir.join("roster.json"))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// Reads and verifies it; `None` if there is none.
     ///
     /// # Errors
@@ -119,14 +114,14 @@ mod tests {
         let fleet = Fleet::new(&["cinnabar", "galena"]);
         stored.store(&fleet.roster(7)).unwrap();
 
-        let whole = std::fs::read(stored.path()).unwrap();
+        let whole = std::fs::read(&stored.0).unwrap();
         for length in [0, 1, whole.len() / 2, whole.len() - 2] {
-            std::fs::write(stored.path(), &whole[..length]).unwrap();
+            std::fs::write(&stored.0, &whole[..length]).unwrap();
             let error = stored.load(&network(), &[fleet.signer()]).unwrap_err();
             assert!(matches!(error, LoadRosterError::Refused { .. }), "{error}");
         }
 
-        std::fs::write(stored.path(), &whole).unwrap();
+        std::fs::write(&stored.0, &whole).unwrap();
         let stranger = Fleet::new(&["cinnabar"]);
         let error = stored.load(&network(), &[stranger.signer()]).unwrap_err();
         assert!(

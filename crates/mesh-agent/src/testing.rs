@@ -68,7 +68,11 @@ impl Fleet {
             name: "test".to_owned(),
             domain: "mesh".to_owned(),
             prefix: network().prefix().net(),
-            ipv4: None,
+            ipv4: self
+                .members
+                .values()
+                .any(|member| member.ipv4.is_some())
+                .then(|| "10.1.0.0/16".parse().unwrap()),
             signers: vec![self.admin.public().to_string()],
             unknown: BTreeMap::new(),
         };

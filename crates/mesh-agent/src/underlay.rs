@@ -30,16 +30,17 @@ pub(crate) fn look(agent: &Agent) {
 
 /// Does so after every change of the network, for ever.
 pub(crate) async fn watch(agent: Arc<Agent>) {
-    let mut changes = match NetworkChanges::new(Some(agent.data.interface_index())) {
-        Ok(changes) => changes,
-        Err(error) => {
-            warn!(
-                error = chain(&error),
-                "changes of the network will not be noticed"
-            );
-            return std::future::pending().await;
-        }
-    };
+    let mut changes =
+        match NetworkChanges::new(agent.device.as_ref().map(|device| device.tun.index())) {
+            Ok(changes) => changes,
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "changes of the network will not be noticed"
+                );
+                return std::future::pending().await;
+            }
+        };
     // What changed between the look at the start and now.
     look(&agent);
     loop {
@@ -52,7 +53,7 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
         }
         info!("the network changed");
         look(&agent);
-        agent.data.network_changed();
+        agent.overlay.network_changed();
     }
 }
 
@@ -64,7 +65,7 @@ fn endpoints(agent: &Agent) -> Result<Vec<SocketAddr>, LinkError> {
         addresses.retain(|address| *address == listen);
     }
     addresses.truncate(ENDPOINTS_MAX);
-    let port = agent.data.port();
+    let port = agent.overlay.socket.port();
     Ok(addresses
         .into_iter()
         .map(|address| SocketAddr::new(address, port))

@@ -41,12 +41,16 @@ pub(crate) enum Standing {
 pub(crate) struct Link {
     /// The endpoint in use, or tried last.
     pub(crate) endpoint: Option<SocketAddr>,
+    /// How many endpoints may be tried.
+    pub(crate) candidates: usize,
     /// What goes on with it.
     pub(crate) phase: Phase,
     /// Time since the last completed handshake.
     pub(crate) last_handshake: Option<Duration>,
     /// The last round trip.
     pub(crate) rtt: Option<Duration>,
+    /// How far the peer's clock is ahead of this machine's; negative: behind. `None`: not known.
+    pub(crate) clock_ahead_millis: Option<i64>,
     /// Bytes received.
     pub(crate) rx_bytes: u64,
     /// Bytes sent.
@@ -78,7 +82,7 @@ pub(crate) struct Scene {
     pub(crate) member: bool,
     /// Whether a controller is connected, which knows endpoints.
     pub(crate) controller: bool,
-    /// By how much this machine's clock differs from the controllers'; `None`: not known.
+    /// By how much this machine's clock differs from those of others; `None`: not known.
     pub(crate) skew: Option<Duration>,
     /// The wall clock, in seconds since 1970.
     pub(crate) unix_seconds: u64,
@@ -186,7 +190,7 @@ fn state(member: &Member, link: Option<&Link>, scene: &Scene) -> (PeerState, Opt
     match link.phase {
         Phase::Connected => (PeerState::Connected, None),
         Phase::Idle => (PeerState::Idle, Some("no traffic".to_owned())),
-        Phase::Connecting(_) if link.endpoint.is_none() => {
+        Phase::Connecting(_) if link.endpoint.is_none() && link.candidates == 0 => {
             (PeerState::Unreachable, Some(no_endpoint(scene)))
         }
         Phase::Connecting(since) if since < CONNECTING_MAX => (
@@ -195,11 +199,11 @@ fn state(member: &Member, link: Option<&Link>, scene: &Scene) -> (PeerState, Opt
         ),
         Phase::Connecting(since) => {
             let what = format!("handshake unanswered for {}", duration(since));
-            (PeerState::Unreachable, Some(with_skew(what, scene)))
+            (PeerState::Unreachable, Some(with_skew(what, link, scene)))
         }
         Phase::Silent(since) => {
             let what = format!("no answer for {}", duration(since));
-            (PeerState::Unreachable, Some(with_skew(what, scene)))
+            (PeerState::Unreachable, Some(with_skew(what, link, scene)))
         }
     }
 }
@@ -212,8 +216,11 @@ fn no_endpoint(scene: &Scene) -> String {
     }
 }
 
-fn with_skew(what: String, scene: &Scene) -> String {
-    match skew_reason(scene.skew) {
+fn with_skew(what: String, link: &Link, scene: &Scene) -> String {
+    let towards_peer = link
+        .clock_ahead_millis
+        .map(|millis| Duration::from_millis(millis.unsigned_abs()));
+    match skew_reason(towards_peer.or(scene.skew)) {
         Some(skew) => format!("{skew}; {what}"),
         None => what,
     }

@@ -93,6 +93,15 @@ impl UdpSocket {
         Self::new(bind_udp(address)?, address)
     }
 
+    /// Binds one address of this machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpSocket::bind`].
+    pub fn bind_to(address: SocketAddr) -> Result<Self, BindError> {
+        Self::new(bind_udp(address)?, address)
+    }
+
     fn new(socket: std::net::UdpSocket, address: SocketAddr) -> Result<Self, BindError> {
         let prepared = || {
             let state = UdpSocketState::new(UdpSockRef::from(&socket))?;

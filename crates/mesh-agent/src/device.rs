@@ -1,0 +1,206 @@
+//! The TUN device with the machine's address and the network's route.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ipnet::IpNet;
+use mesh_inventory::roster::{Member, Roster};
+use mesh_os::{
+    link::{InterfaceConfig, LinkError, Links},
+    tun::{CreateTunError, Tun},
+};
+use mesh_types::NodeId;
+use tracing::{error, info};
+
+use crate::{chain, config::Config};
+
+/// The inner MTU until a path proves more, in bytes: the least that IPv6 allows (RFC 8200 section 5), which
+/// any underlay carries with WireGuard's and its own headers around it.
+const MTU: u32 = 1280;
+
+/// The device. It goes, with its addresses and routes, when the last clone of the [`Tun`] does.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) tun: Arc<Tun>,
+    configured: Mutex<Configured>,
+}
+
+#[derive(Debug)]
+struct Configured {
+    links: Links,
+    addresses: Vec<IpAddr>,
+}
+
+/// Why there is no device. `Display` of the cause has the next step.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenDeviceError {
+    /// It cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateTunError),
+    /// It cannot be configured.
+    #[error("cannot configure interface `{interface}`")]
+    Configure {
+        /// Its name.
+        interface: String,
+        /// What failed.
+        source: LinkError,
+    },
+}
+
+impl Device {
+    /// Makes the device and brings it up: with the address of the member that has our key in `roster`,
+    /// else with that of the configured name, else with none yet.
+    pub(crate) fn open(
+        config: &Config,
+        own: &NodeId,
+        roster: Option<&Roster>,
+    ) -> Result<Self, OpenDeviceError> {
+        let tun = Tun::create(&config.interface)?;
+        let failed = |source| OpenDeviceError::Configure {
+            interface: config.interface.clone(),
+            source,
+        };
+        let mut links = Links::open().map_err(failed)?;
+        let addresses = addresses(config, own, roster);
+        let interface = interface_config(config, &addresses, roster);
+        links.configure(tun.index(), &interface).map_err(failed)?;
+        Ok(Self {
+            tun: Arc::new(tun),
+            configured: Mutex::new(Configured { links, addresses }),
+        })
+    }
+
+    /// Gives the device what `roster` says, if it is something else than it has.
+    pub(crate) fn apply(&self, config: &Config, own: &NodeId, roster: &Roster) {
+        let wanted = addresses(config, own, Some(roster));
+        let mut configured = self.lock();
+        if wanted == configured.addresses {
+            return;
+        }
+        let interface = interface_config(config, &wanted, Some(roster));
+        match configured.links.configure(self.tun.index(), &interface) {
+            Ok(()) => {
+                info!(addresses = ?wanted, "address set");
+                configured.addresses = wanted;
+            }
+            Err(error) => error!(error = chain(&error), "could not set the address"),
+        }
+    }
+
+    /// The IPv6 address that it has.
+    pub(crate) fn address(&self) -> Option<Ipv6Addr> {
+        self.lock()
+            .addresses
+            .iter()
+            .find_map(|address| match address {
+                IpAddr::V6(address) => Some(*address),
+                IpAddr::V4(_) => None,
+            })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Configured> {
+        self.configured
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The addresses that this machine is to have: its member's, or before the first roster its name's.
+///
+/// A machine whose key left the roster has none; what it had may be another's by then.
+fn addresses(config: &Config, own: &NodeId, roster: Option<&Roster>) -> Vec<IpAddr> {
+    let member = roster.and_then(|roster| roster.member_by_node_id(own));
+    match (roster, member) {
+        (_, Some(Member { address, ipv4, .. })) => {
+            let ipv4 = ipv4.map(IpAddr::from);
+            std::iter::once(IpAddr::from(*address))
+                .chain(ipv4)
+                .collect()
+        }
+        (Some(_), None) => Vec::new(),
+        (None, None) => config
+            .name
+            .as_ref()
+            .and_then(|name| config.network.address_of(name).ok())
+            .map(IpAddr::from)
+            .into_iter()
+            .collect(),
+    }
+}
+
+fn interface_config(
+    config: &Config,
+    addresses: &[IpAddr],
+    roster: Option<&Roster>,
+) -> InterfaceConfig {
+    let mut routes = Vec::new();
+    // A route without an address of its own would lead packets astray with a source of the underlay.
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        routes.push(IpNet::from(config.network.prefix().net()));
+    }
+    if addresses.iter().any(IpAddr::is_ipv4) {
+        routes.extend(
+            roster
+                .and_then(|roster| roster.network().ipv4)
+                .map(IpNet::from),
+        );
+    }
+    InterfaceConfig {
+        mtu: MTU,
+        addresses: addresses.to_vec(),
+        routes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::testing::{Fleet, network, seed};
+
+    fn config(fleet: &Fleet, more: &str) -> Config {
+        let text = format!(
+            "network = \"{}\"\nsigners = [\"{}\"]\ncontrollers = []\n{more}\n",
+            network(),
+            fleet.signer()
+        );
+        Config::parse(&text, Path::new("agent.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_address_is_the_members_and_before_the_first_roster_the_names() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        let pinned: Ipv6Addr = "fdc3:582e:db61::7".parse().unwrap();
+        fleet.member_mut("galena").address = pinned;
+        fleet.member_mut("galena").ipv4 = Some("10.1.0.2".parse().unwrap());
+        let roster = fleet.roster(1);
+        let galena = fleet.seed_of("galena").public().node_id();
+        let named = config(&fleet, "name = \"galena\"");
+        let unnamed = config(&fleet, "");
+
+        let derived: IpAddr = network()
+            .address_of(&"galena".parse().unwrap())
+            .unwrap()
+            .into();
+        assert_eq!(addresses(&named, &galena, None), [derived]);
+        assert!(addresses(&unnamed, &galena, None).is_empty());
+        let member: [IpAddr; 2] = [pinned.into(), "10.1.0.2".parse().unwrap()];
+        assert_eq!(addresses(&named, &galena, Some(&roster)), member);
+        let stranger = seed().public().node_id();
+        assert!(addresses(&named, &stranger, Some(&roster)).is_empty());
+    }
+
+    #[test]
+    fn there_is_no_route_without_an_address() {
+        let fleet = Fleet::new(&["cinnabar"]);
+        let config = config(&fleet, "");
+        assert!(interface_config(&config, &[], None).routes.is_empty());
+        let address: IpAddr = "fdc3:582e:db61::7".parse().unwrap();
+        let interface = interface_config(&config, &[address], None);
+        assert_eq!(interface.routes, [IpNet::from(network().prefix().net())]);
+        assert_eq!(interface.mtu, 1280);
+    }
+}

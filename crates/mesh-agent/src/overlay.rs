@@ -1,0 +1,409 @@
+//! The engine and its owner's duties: what it wants sent is sent, what it tells is passed on, its timers run.
+//!
+//! The data threads take the lock only for what they cannot do alone (handshakes, packets without a
+//! session), so it is never held for a packet of an established session.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    thread::Thread,
+    time::Duration,
+};
+
+use mesh_core::{
+    Engine, EngineConfig, Event, Forwarding, Now, PeerState, PeerView, Received, Stamp,
+};
+use mesh_inventory::roster::Roster;
+use mesh_os::{clock, udp::UdpSocket};
+use mesh_types::{IdentitySeed, Instant, MachineName, PublicIdentity, Serial, WireguardPublicKey};
+use rand::RngCore;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, trace, warn};
+
+use crate::{
+    peers::{self, Directory},
+    view::{Link, Phase},
+};
+
+/// News that wait for the control plane; further ones are dropped, as each comes again.
+const NEWS_MAX: usize = 1024;
+
+/// Pings that may wait for their answers at a time.
+const PINGS_MAX: usize = 1024;
+
+/// A session without traffic for this long shows as idle: three times the 10 s after which a peer that
+/// got data lets itself be heard of.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
+
+/// What the engine tells the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A peer is wanted, and where it is reached is not known, or no more.
+    NeedEndpoints(MachineName),
+    /// A peer holds a roster with this serial.
+    Epoch(MachineName, Serial),
+    /// Stamps up to this are to be reserved on disk.
+    ReserveStamps(Stamp),
+}
+
+/// How a ping ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PingOutcome {
+    /// The peer answered.
+    Answered {
+        /// The round trip.
+        rtt: Duration,
+        /// Where the peer is.
+        endpoint: SocketAddr,
+    },
+    /// No answer came in time.
+    Unanswered,
+    /// Others wait already, more than are allowed.
+    TooMany,
+}
+
+/// The engine with what surrounds it. Shared by the data threads, the timer thread and the control plane.
+pub(crate) struct Overlay {
+    pub(crate) forwarding: Arc<Forwarding>,
+    pub(crate) socket: UdpSocket,
+    state: Mutex<State>,
+    news: mpsc::Sender<News>,
+    /// The thread that runs the engine's timers.
+    timer: OnceLock<Thread>,
+}
+
+struct State {
+    engine: Engine,
+    directory: Directory,
+    pings: HashMap<(WireguardPublicKey, u64), oneshot::Sender<(Duration, SocketAddr)>>,
+    /// Serial and head hash of the roster in force, to be told to peers.
+    epoch: Option<(Serial, [u8; 32])>,
+}
+
+impl Overlay {
+    /// Makes an engine without peers on `socket`. `stamp_floor` is what was reserved on disk last.
+    pub(crate) fn new(
+        identity: &IdentitySeed,
+        agent_address: Ipv6Addr,
+        stamp_floor: Stamp,
+        socket: UdpSocket,
+    ) -> (Self, mpsc::Receiver<News>) {
+        let mut seed = [0; 32];
+        rand::rngs::OsRng.fill_bytes(&mut seed);
+        let config = EngineConfig {
+            static_secret: identity.static_secret(),
+            agent_address,
+            seed,
+            stamp_floor,
+            large_packets: false,
+        };
+        let engine = Engine::new(config, now());
+        let (news, receiver) = mpsc::channel(NEWS_MAX);
+        let overlay = Self {
+            forwarding: engine.forwarding(),
+            socket,
+            state: Mutex::new(State {
+                engine,
+                directory: Directory::default(),
+                pings: HashMap::new(),
+                epoch: None,
+            }),
+            news,
+            timer: OnceLock::new(),
+        };
+        (overlay, receiver)
+    }
+
+    /// Brings the peers in line with `roster`: who is gone loses its sessions before this returns.
+    pub(crate) fn apply_roster(&self, roster: &Roster, own: &PublicIdentity) {
+        let peers = peers::of_roster(roster, own);
+        self.with(|state, now| {
+            state.directory.replace(&peers);
+            state.epoch = Some((roster.head().serial, roster.head_hash().0));
+            let configs = peers.into_iter().map(|(_, peer)| peer).collect();
+            state.engine.set_peers(configs, now);
+            state.tell_epoch(now);
+        });
+    }
+
+    /// Hears where `peer` may be reached.
+    pub(crate) fn add_candidates(&self, peer: &MachineName, endpoints: &[SocketAddr]) {
+        self.with(|state, now| {
+            let Some(key) = state.directory.key(peer) else {
+                return;
+            };
+            let known = state.directory.hear(key, endpoints);
+            state.engine.set_candidates(&key, known, now);
+        });
+    }
+
+    /// Opens this side towards `peer`, which is about to do the same.
+    pub(crate) fn introduce(&self, peer: &MachineName, endpoints: &[SocketAddr]) {
+        self.with(|state, now| {
+            let Some(key) = state.directory.key(peer) else {
+                return;
+            };
+            let known = state.directory.hear(key, endpoints);
+            state.engine.set_candidates(&key, known, now);
+            state.engine.probe(&key, now);
+        });
+    }
+
+    /// Probes every peer, and says how many there are.
+    pub(crate) fn probe_all(&self) -> u64 {
+        self.with(|state, now| {
+            let keys: Vec<_> = state.directory.keys().collect();
+            for key in &keys {
+                state.engine.probe(key, now);
+            }
+            u64::try_from(keys.len()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// Sends one echo inside the tunnel and waits for the answer. Dropping the future gives up waiting.
+    pub(crate) async fn ping(&self, peer: &MachineName, timeout: Duration) -> PingOutcome {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.with(|state, now| {
+            state.pings.retain(|_, waiting| !waiting.is_closed());
+            if state.pings.len() >= PINGS_MAX {
+                return Err(PingOutcome::TooMany);
+            }
+            let key = state.directory.key(peer).ok_or(PingOutcome::Unanswered)?;
+            let id = state
+                .engine
+                .probe(&key, now)
+                .ok_or(PingOutcome::Unanswered)?;
+            state.pings.insert((key, id), answer);
+            Ok(())
+        });
+        if let Err(outcome) = sent {
+            return outcome;
+        }
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(Ok((rtt, endpoint))) => PingOutcome::Answered { rtt, endpoint },
+            Ok(Err(_)) | Err(_) => PingOutcome::Unanswered,
+        }
+    }
+
+    /// What is known of every peer.
+    pub(crate) fn links(&self) -> BTreeMap<MachineName, Link> {
+        let now = now();
+        let state = self.lock();
+        state
+            .directory
+            .keys()
+            .filter_map(|key| {
+                let view = state.engine.peer(&key, now)?;
+                Some((
+                    state.directory.name(&key)?.clone(),
+                    link(&view, now.instant),
+                ))
+            })
+            .collect()
+    }
+
+    /// This machine's addresses changed: peers are greeted anew, and so learn the new ones.
+    pub(crate) fn network_changed(&self) {
+        self.with(|state, now| state.engine.network_changed(now));
+    }
+
+    /// Stamps up to `until` are on disk.
+    pub(crate) fn stamps_reserved(&self, until: Stamp) {
+        self.with(|state, now| state.engine.stamps_reserved(until, now));
+    }
+
+    /// Whether this machine's clock may be used for stamps.
+    pub(crate) fn trust_clock(&self, trusted: bool) {
+        self.with(|state, _| state.engine.trust_clock(trusted));
+    }
+
+    /// A packet from the TUN for which there is no session.
+    pub(crate) fn handle_packet(&self, packet: &[u8]) {
+        self.with(|state, now| {
+            if let Err(refused) = state.engine.handle_packet(packet, now) {
+                trace!(%refused, "packet dropped");
+            }
+        });
+    }
+
+    /// A datagram that is no transport message.
+    pub(crate) fn handle_datagram(&self, from: SocketAddr, datagram: &mut [u8]) {
+        self.with(
+            |state, now| match state.engine.handle_datagram(from, datagram, now) {
+                Received::Refused(refusal) => trace!(%refusal, "datagram dropped"),
+                Received::Consumed | Received::Packet { .. } => {}
+            },
+        );
+    }
+
+    /// A packet that a peer's agent sent to this one.
+    pub(crate) fn handle_agent_packet(&self, peer: &WireguardPublicKey, packet: &[u8]) {
+        self.with(|state, now| state.engine.handle_agent_packet(peer, packet, now));
+    }
+
+    /// Runs the timers that are due. Returns how long until the next; `None`: none is set.
+    pub(crate) fn run_timers(&self) -> Option<Duration> {
+        let timeout = self.with(|state, now| {
+            state.engine.handle_timeout(now);
+            state.engine.poll_timeout()
+        });
+        timeout.map(|at| at.saturating_since(clock::now()))
+    }
+
+    /// Names the thread that calls [`Overlay::run_timers`].
+    pub(crate) fn set_timer_thread(&self, thread: Thread) {
+        // There is one for the whole life of the process.
+        let _ = self.timer.set(thread);
+    }
+
+    /// Makes the timer thread look again.
+    pub(crate) fn wake_timer(&self) {
+        if let Some(timer) = self.timer.get() {
+            timer.unpark();
+        }
+    }
+
+    /// Does something with the engine, and then what it wants done.
+    fn with<T>(&self, act: impl FnOnce(&mut State, Now) -> T) -> T {
+        let mut state = self.lock();
+        let now = now();
+        let before = state.engine.poll_timeout();
+        let result = act(&mut state, now);
+        while let Some(transmit) = state.engine.poll_transmit() {
+            if let Err(error) = self.socket.send(transmit.to, None, &transmit.data) {
+                debug!(to = %transmit.to, %error, "could not send");
+            }
+        }
+        while let Some(event) = state.engine.poll_event() {
+            self.tell(&mut state, event, now);
+        }
+        let after = state.engine.poll_timeout();
+        drop(state);
+        let sooner = match (before, after) {
+            (None, Some(_)) => true,
+            (Some(before), Some(after)) => after < before,
+            (_, None) => false,
+        };
+        if sooner {
+            self.wake_timer();
+        }
+        result
+    }
+
+    fn tell(&self, state: &mut State, event: Event, now: Now) {
+        let name = |state: &State, key| state.directory.name(key).cloned();
+        match event {
+            Event::NeedEndpoints { peer } => {
+                if let Some(name) = name(state, &peer) {
+                    self.report(News::NeedEndpoints(name));
+                }
+            }
+            Event::EpochNotice { peer, serial, .. } => {
+                if let (Some(name), Ok(serial)) = (name(state, &peer), Serial::try_from(serial)) {
+                    self.report(News::Epoch(name, serial));
+                }
+            }
+            Event::ReserveStamps { until } => self.report(News::ReserveStamps(until)),
+            Event::ProbeReply {
+                peer,
+                id,
+                rtt_micros,
+                endpoint,
+            } => {
+                if let Some(waiting) = state.pings.remove(&(peer, id)) {
+                    // Whoever waited may have given up.
+                    let _ = waiting.send((Duration::from_micros(rtt_micros), endpoint));
+                }
+            }
+            Event::SessionEstablished { peer, endpoint, .. } => {
+                if let Some(peer) = name(state, &peer) {
+                    debug!(%peer, %endpoint, "session established");
+                }
+                state.tell_epoch_to(&peer, now);
+            }
+            Event::PeerUnresponsive { peer, .. } => {
+                if let Some(peer) = name(state, &peer) {
+                    info!(%peer, "peer does not answer");
+                }
+            }
+            Event::ClockDiffers { peer, ahead_millis } => {
+                if let Some(peer) = name(state, &peer) {
+                    warn!(%peer, ahead_millis, "clocks differ");
+                }
+            }
+            other => debug!(?other, "an event that this release does not act on"),
+        }
+    }
+
+    fn report(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            debug!("the control plane is behind; news dropped");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The panic hook ends the process, so nobody meets a poisoned lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell_epoch(&mut self, now: Now) {
+        let keys: Vec<_> = self.directory.keys().collect();
+        for key in keys {
+            self.tell_epoch_to(&key, now);
+        }
+    }
+
+    /// Only to a peer with a session: a notice is not worth a handshake.
+    fn tell_epoch_to(&mut self, key: &WireguardPublicKey, now: Now) {
+        if let Some((serial, head_hash)) = self.epoch {
+            self.engine
+                .send_epoch_notice(key, serial.get(), head_hash, now);
+        }
+    }
+}
+
+impl std::fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overlay")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both clocks.
+pub(crate) fn now() -> Now {
+    Now {
+        instant: clock::now(),
+        wall: clock::wall().into(),
+    }
+}
+
+fn link(view: &PeerView, now: Instant) -> Link {
+    let since = |since: Instant| now.saturating_since(since);
+    let last_handshake = view.last_handshake.map(|at| at.instant);
+    let quiet = view
+        .last_traffic
+        .max(last_handshake)
+        .is_none_or(|at| since(at) >= IDLE_AFTER);
+    let phase = match view.state {
+        PeerState::Never | PeerState::Idle => Phase::Idle,
+        PeerState::Connecting { since: at } => Phase::Connecting(since(at)),
+        PeerState::Unanswered { since: at } if view.protocol.is_some() => Phase::Silent(since(at)),
+        PeerState::Unanswered { since: at } => Phase::Connecting(since(at)),
+        PeerState::Established if quiet => Phase::Idle,
+        PeerState::Established => Phase::Connected,
+    };
+    Link {
+        endpoint: view.endpoint,
+        candidates: view.candidates,
+        phase,
+        last_handshake: last_handshake.map(since),
+        rtt: view.rtt,
+        clock_ahead_millis: view.clock_ahead_millis,
+        rx_bytes: view.received_bytes,
+        tx_bytes: view.sent_bytes,
+    }
+}

@@ -1,0 +1,180 @@
+//! What of a roster the engine is told, and where peers may be reached.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mesh_core::{PeerConfig, Protocol};
+use mesh_inventory::roster::{Member, Roster};
+use mesh_types::{MachineName, MemberKey, NodeId, PublicIdentity, WireguardPublicKey};
+use mesh_wire::control::ENDPOINTS_MAX;
+
+use crate::view;
+
+/// The peers of the machine with `own` identity; none if it is not a member that is switched on.
+///
+/// A member that is switched off, has no key, or is a guest is no peer: nothing is sent to it, and its
+/// handshakes are not answered.
+pub(crate) fn of_roster(roster: &Roster, own: &PublicIdentity) -> Vec<(MachineName, PeerConfig)> {
+    if !is_switched_on(roster, &own.node_id()) {
+        return Vec::new();
+    }
+    roster
+        .members()
+        .values()
+        .filter(|member| view::not_tried(member).is_none())
+        .filter_map(|member| Some((member.name.clone(), peer(member)?)))
+        .filter(|(_, peer)| peer.key != own.wireguard())
+        .collect()
+}
+
+fn is_switched_on(roster: &Roster, own: &NodeId) -> bool {
+    roster
+        .member_by_node_id(own)
+        .is_some_and(|member| member.enabled)
+}
+
+fn peer(member: &Member) -> Option<PeerConfig> {
+    let key = member.public_key?;
+    let address = IpNet::from(Ipv6Net::from(member.address));
+    let ipv4 = member.ipv4.map(|ipv4| IpNet::from(Ipv4Net::from(ipv4)));
+    let mut allowed_ips = vec![address];
+    allowed_ips.extend(ipv4);
+    allowed_ips.extend(&member.routes);
+    Some(PeerConfig {
+        key: key.wireguard(),
+        speaks_mesh: matches!(key, MemberKey::Mesh(_)),
+        // The second protocol comes with the work on speed; the engine answers either.
+        protocol: Protocol::Wireguard,
+        allowed_ips,
+    })
+}
+
+/// The peers' names and where they may be reached, as heard.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    keys: BTreeMap<MachineName, WireguardPublicKey>,
+    names: BTreeMap<WireguardPublicKey, MachineName>,
+    candidates: BTreeMap<WireguardPublicKey, VecDeque<SocketAddr>>,
+}
+
+impl Directory {
+    /// Takes the peers of another roster. Endpoints of peers that stay are kept.
+    pub(crate) fn replace(&mut self, peers: &[(MachineName, PeerConfig)]) {
+        self.keys = peers
+            .iter()
+            .map(|(name, peer)| (name.clone(), peer.key))
+            .collect();
+        self.names = peers
+            .iter()
+            .map(|(name, peer)| (peer.key, name.clone()))
+            .collect();
+        let names = &self.names;
+        self.candidates.retain(|key, _| names.contains_key(key));
+    }
+
+    /// The key of the peer `name`; `None` if it is no peer.
+    pub(crate) fn key(&self, name: &MachineName) -> Option<WireguardPublicKey> {
+        self.keys.get(name).copied()
+    }
+
+    /// The name of the peer with `key`.
+    pub(crate) fn name(&self, key: &WireguardPublicKey) -> Option<&MachineName> {
+        self.names.get(key)
+    }
+
+    /// All peers' keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = WireguardPublicKey> {
+        self.names.keys().copied()
+    }
+
+    /// Hears of endpoints of a peer. Returns all that are known, the latest heard first; of more than
+    /// [`ENDPOINTS_MAX`] the oldest are forgotten.
+    pub(crate) fn hear(
+        &mut self,
+        key: WireguardPublicKey,
+        endpoints: &[SocketAddr],
+    ) -> Vec<SocketAddr> {
+        let known = self.candidates.entry(key).or_default();
+        for endpoint in endpoints.iter().rev() {
+            known.retain(|other| other != endpoint);
+            known.push_front(*endpoint);
+        }
+        known.truncate(ENDPOINTS_MAX);
+        known.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fleet, name, seed};
+
+    #[test]
+    fn the_peers_are_the_others_that_can_be_tried() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena", "pyrite", "rosegold", "scheelite"]);
+        fleet.member_mut("scheelite").enabled = false;
+        fleet.member_mut("rosegold").public_key = None;
+        let guest = seed().public().wireguard();
+        fleet.member_mut("pyrite").public_key = Some(MemberKey::Wireguard(guest));
+        let roster = fleet.roster(1);
+        let names = |own: &PublicIdentity| -> Vec<String> {
+            let peers = of_roster(&roster, own);
+            peers.iter().map(|(name, _)| name.to_string()).collect()
+        };
+        assert_eq!(names(&fleet.seed_of("galena").public()), ["cinnabar"]);
+        assert_eq!(names(&fleet.seed_of("cinnabar").public()), ["galena"]);
+        let nobody: [&str; 0] = [];
+        assert_eq!(names(&fleet.seed_of("scheelite").public()), nobody);
+        assert_eq!(names(&seed().public()), nobody);
+    }
+
+    #[test]
+    fn a_peer_owns_its_addresses_and_the_routes_behind_it() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        let route: IpNet = "10.9.0.0/16".parse().unwrap();
+        fleet.member_mut("galena").routes = vec![route];
+        fleet.member_mut("galena").ipv4 = Some("10.1.0.2".parse().unwrap());
+        let peers = of_roster(&fleet.roster(1), &fleet.seed_of("cinnabar").public());
+        let address = fleet.members[&name("galena")].address;
+        let expected = [
+            format!("{address}/128").parse().unwrap(),
+            "10.1.0.2/32".parse().unwrap(),
+            route,
+        ];
+        assert_eq!(peers[0].1.allowed_ips, expected);
+    }
+
+    #[test]
+    fn the_latest_endpoints_come_first_and_the_oldest_are_forgotten() {
+        let key = seed().public().wireguard();
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut directory = Directory::default();
+        assert_eq!(directory.hear(key, &[at(1), at(2)]), [at(1), at(2)]);
+        assert_eq!(directory.hear(key, &[at(2), at(3)]), [at(2), at(3), at(1)]);
+        let many: Vec<_> = (10..50).map(at).collect();
+        let known = directory.hear(key, &many);
+        assert_eq!(known.len(), ENDPOINTS_MAX);
+        assert_eq!(known[0], at(10));
+    }
+
+    #[test]
+    fn endpoints_go_with_their_peer() {
+        let fleet = Fleet::new(&["cinnabar", "galena"]);
+        let galena = fleet.seed_of("galena").public().wireguard();
+        let peers = of_roster(&fleet.roster(1), &fleet.seed_of("cinnabar").public());
+        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut directory = Directory::default();
+        directory.replace(&peers);
+        assert_eq!(directory.key(&name("galena")), Some(galena));
+        assert_eq!(directory.name(&galena), Some(&name("galena")));
+        directory.hear(galena, &[at(1)]);
+        directory.replace(&peers);
+        assert_eq!(directory.hear(galena, &[]), [at(1)]);
+        directory.replace(&[]);
+        assert_eq!(directory.key(&name("galena")), None);
+        assert_eq!(directory.hear(galena, &[]), []);
+    }
+}
