@@ -19,7 +19,7 @@ mod settings;
 mod syntax;
 
 pub use self::{
-    diff::{Change, Diff, diff},
+    diff::{Change, Diff, Parts, diff},
     inventory::Inventory,
     report::{Finding, Problem, Report, Severity},
     resolve::{Resolution, resolve},

@@ -206,6 +206,8 @@ impl<'a> Resolver<'a> {
             .flatten()
             .chain(document.tags.keys())
             .map(String::as_str)
+            // These are there before any machine is.
+            .chain(["all", "nixos", "darwin", "external"])
             .collect();
         for (instance_name, instance) in &document.instances {
             for (role_name, role) in &instance.roles {

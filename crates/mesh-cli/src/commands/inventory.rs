@@ -1,11 +1,49 @@
 //! `mesh inventory`.
 
+mod check;
+mod confirm;
+mod diff;
+mod init;
+mod key;
+mod load;
+mod push;
+mod resolve;
+mod show;
+mod sign;
+mod verify;
+
+use clap::Subcommand;
+
 use crate::failure::{Exit, Failure};
 
 /// Describe the fleet: make, check, resolve, sign and push the inventory
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(crate) fn run(_args: Args) -> Result<Exit, Failure> {
-    todo!()
+#[derive(Subcommand)]
+enum Command {
+    Init(init::Args),
+    Check(check::Args),
+    Show(show::Args),
+    Resolve(resolve::Args),
+    Diff(diff::Args),
+    Sign(sign::Args),
+    Verify(verify::Args),
+    Push(push::Args),
+}
+
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    match args.command {
+        Command::Init(args) => init::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Resolve(args) => resolve::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Sign(args) => sign::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Push(args) => push::run(args),
+    }
 }

@@ -1,0 +1,72 @@
+//! `mesh inventory check`.
+
+use std::path::PathBuf;
+
+use mesh_inventory::{Report, inventory, resolve};
+use serde_json::json;
+
+use super::load;
+use crate::{
+    failure::{Exit, Failure},
+    output,
+};
+
+/// Check an inventory
+///
+/// Tells everything that is wrong, each at its line, and ends with 2 if the inventory cannot be used.
+/// Warnings alone end with 0.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The inventory, JSON or TOML; `-` for stdin
+    file: PathBuf,
+    /// The roster in force, from which IPv4 addresses are kept
+    #[arg(long, value_name = "ROSTER")]
+    previous: Option<PathBuf>,
+    /// Answer with one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<Exit, Failure> {
+    let previous = args.previous.as_deref().map(load::roster).transpose()?;
+    let bytes = load::bytes(&args.file)?;
+    let name = args.file.display().to_string();
+    let resolved = inventory::parse(&name, &bytes)
+        .and_then(|inventory| resolve(&inventory, previous.as_ref()));
+    let (members, report) = match &resolved {
+        Ok(resolution) => (Some(resolution.members().len()), resolution.warnings()),
+        Err(report) => (None, report),
+    };
+    if args.json {
+        output::answer(&format!("{}\n", as_json(members, report)))?;
+        return Ok(if members.is_some() {
+            Exit::Done
+        } else {
+            Exit::Usage
+        });
+    }
+    let Ok(resolution) = &resolved else {
+        return Err(load::broken(&args.file, report));
+    };
+    if report.has_warnings() {
+        output::error(&format!("{report}\n"));
+    }
+    let network = resolution.network();
+    output::answer(&format!(
+        "`{name}` is good: network `{}` ({}), prefix {}, {}\n",
+        network.name,
+        network.id,
+        network.prefix,
+        super::show::count(resolution.members().len(), "machine"),
+    ))?;
+    Ok(Exit::Done)
+}
+
+fn as_json(members: Option<usize>, report: &Report) -> serde_json::Value {
+    json!({
+        "version": 1,
+        "valid": members.is_some(),
+        "members": members,
+        "findings": report.findings(),
+    })
+}
