@@ -245,7 +245,7 @@ fn bind(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
     let socket = if listen.ip().is_unspecified() {
         UdpSocket::bind(listen.port())
     } else {
-        UdpSocket::bind_to(listen)
+        UdpSocket::bind_address(listen)
     };
     socket.context("cannot open the UDP port of the data plane")
 }

@@ -1,1 +1,20 @@
 //! Namespaces and fleets of real processes on one machine: the demo, the system tests, the benches.
+//!
+//! A [`Lab`] is a network of namespaces, joined by a switch whose links can be cut and renumbered. A
+//! [`Fleet`] runs a controller and agents in it, as separate processes of the program under test. All of
+//! it goes with its owner: on drop, on panic, and when the owner is killed.
+//!
+//! Nothing here needs root where user namespaces are allowed; [`sandbox::enter`] says what is missing.
+//! Linux only. It must never touch the network of the machine that it runs on.
+
+#![cfg(target_os = "linux")]
+
+mod namespace;
+mod network;
+pub mod ping;
+mod process;
+pub mod sandbox;
+
+pub use namespace::Namespace;
+pub use network::Lab;
+pub use process::{Cage, Process};

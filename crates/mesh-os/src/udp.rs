@@ -73,33 +73,25 @@ impl UdpSocket {
     ///
     /// [`BindError`]; a taken port names its holder.
     pub fn bind(port: u16) -> Result<Self, BindError> {
-        let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        match bind_udp(any_v6) {
-            Ok(socket) => Self::new(socket, any_v6),
-            Err(BindError::Io { source, .. }) if lacks_ipv6(&source) => {
-                let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Self::bind_address(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+    }
+
+    /// Binds one address. A wildcard IPv6 address takes IPv4 too, as with [`UdpSocket::bind`].
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; a taken port names its holder.
+    pub fn bind_address(address: SocketAddr) -> Result<Self, BindError> {
+        match bind_udp(address) {
+            Ok(socket) => Self::new(socket, address),
+            Err(BindError::Io { source, .. })
+                if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&source) =>
+            {
+                let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
                 Self::new(bind_udp(any_v4)?, any_v4)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Binds one address; a wildcard IPv6 address takes IPv4 too.
-    ///
-    /// # Errors
-    ///
-    /// As [`UdpSocket::bind`].
-    pub fn bind_address(address: SocketAddr) -> Result<Self, BindError> {
-        Self::new(bind_udp(address)?, address)
-    }
-
-    /// Binds one address of this machine.
-    ///
-    /// # Errors
-    ///
-    /// As [`UdpSocket::bind`].
-    pub fn bind_to(address: SocketAddr) -> Result<Self, BindError> {
-        Self::new(bind_udp(address)?, address)
     }
 
     fn new(socket: std::net::UdpSocket, address: SocketAddr) -> Result<Self, BindError> {

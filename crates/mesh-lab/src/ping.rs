@@ -1,0 +1,128 @@
+//! ICMPv6 echoes from inside a namespace (RFC 4443 section 4).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::namespace::Namespace;
+
+const ECHO_REQUEST: u8 = 128;
+const ECHO_REPLY: u8 = 129;
+
+/// How long one echo is waited for before the next is sent.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Sends echoes from one namespace. One at a time: a pinger is for one thread.
+#[derive(Debug)]
+pub struct Pinger {
+    /// A raw socket; the type of UDP's serves for its safe calls.
+    socket: UdpSocket,
+    identifier: u16,
+    sequence: AtomicU16,
+}
+
+impl Pinger {
+    /// Opens a raw socket in `namespace`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn new(namespace: &Namespace) -> anyhow::Result<Self> {
+        static IDENTIFIERS: AtomicU16 = AtomicU16::new(1);
+        let socket = namespace.run(|| {
+            Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))
+                .context("cannot open a socket for ICMPv6")
+        })?;
+        Ok(Self {
+            socket: socket.into(),
+            identifier: IDENTIFIERS.fetch_add(1, Ordering::Relaxed),
+            sequence: AtomicU16::new(0),
+        })
+    }
+
+    /// Sends echoes, five a second, until one is answered; returns its round trip, or `None` if none was
+    /// answered within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// What the socket gives. An unreachable destination is no error but no answer.
+    pub fn ping(&self, to: Ipv6Addr, patience: Duration) -> anyhow::Result<Option<Duration>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let sent = Instant::now();
+            let Some(left) = deadline.checked_duration_since(sent) else {
+                return Ok(None);
+            };
+            if let Some(rtt) = self.once(to, left.min(PERIOD))? {
+                return Ok(Some(rtt));
+            }
+            // An unreachable destination is told at once; a pause keeps this from spinning.
+            std::thread::sleep(PERIOD.saturating_sub(sent.elapsed()).min(left));
+        }
+    }
+
+    /// Sends one echo and waits at most `patience` for its answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pinger::ping`].
+    pub fn once(&self, to: Ipv6Addr, patience: Duration) -> anyhow::Result<Option<Duration>> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let request = message(ECHO_REQUEST, self.identifier, sequence);
+        let sent = Instant::now();
+        if self.socket.send_to(&request, (to, 0)).is_err() {
+            return Ok(None);
+        }
+        let expected = message(ECHO_REPLY, self.identifier, sequence);
+        let mut buffer = [0; 64];
+        loop {
+            let Some(left) = patience
+                .checked_sub(sent.elapsed())
+                .filter(|left| !left.is_zero())
+            else {
+                return Ok(None);
+            };
+            self.socket.set_read_timeout(Some(left))?;
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    if from.ip() == IpAddr::V6(to) && answers(&buffer[..length], &expected) {
+                        return Ok(Some(sent.elapsed()));
+                    }
+                }
+                Err(error) if is_no_answer(&error) => {}
+                Err(error) => return Err(error).context("cannot receive an echo"),
+            }
+        }
+    }
+}
+
+/// An echo without checksum, which the kernel fills in on a raw ICMPv6 socket (RFC 3542 section 3.1).
+fn message(kind: u8, identifier: u16, sequence: u16) -> [u8; 8] {
+    let ([i0, i1], [s0, s1]) = (identifier.to_be_bytes(), sequence.to_be_bytes());
+    [kind, 0, 0, 0, i0, i1, s0, s1]
+}
+
+/// Whether `received` is `expected`, whatever its checksum.
+fn answers(received: &[u8], expected: &[u8; 8]) -> bool {
+    received.len() == expected.len()
+        && received[..2] == expected[..2]
+        && received[4..] == expected[4..]
+}
+
+/// What a wait may end with instead of an echo.
+fn is_no_answer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
