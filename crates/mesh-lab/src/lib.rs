@@ -9,12 +9,14 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod fleet;
 mod namespace;
 mod network;
 pub mod ping;
 mod process;
 pub mod sandbox;
 
+pub use fleet::{Fleet, program_under_test};
 pub use namespace::Namespace;
 pub use network::Lab;
 pub use process::{Cage, Process};

@@ -1,0 +1,532 @@
+//! A fleet of real processes: a controller, and an agent on every machine.
+
+mod client;
+mod files;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use mesh_api::{Pending, Status};
+use mesh_types::{CONTROLLER_PORT, NetworkId};
+use serde_json::Value;
+
+use self::files::{MachineFiles, Secrets};
+use crate::{network::Lab, ping::Pinger, process::Cage, process::Process};
+
+/// How long a daemon may take to start or to stop.
+pub const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a condition is looked at again.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The reference fleet's inventory, without keys and signers.
+const REFERENCE: &str = include_str!("../../../tests/fleet/inventory.json");
+
+/// A controller and agents, each a process of its own in a network namespace of its own.
+///
+/// Whatever is not switched off and is no guest runs an agent; the first machine with the role of a
+/// controller runs that too, and signs the inventory, which it watches.
+#[derive(Debug)]
+pub struct Fleet {
+    program: PathBuf,
+    network: NetworkId,
+    inventory: Value,
+    controller_name: String,
+    machines: BTreeMap<String, Machine>,
+    controller: Option<Process>,
+    lab: Lab,
+    // Dropped after the processes in it, and the directory last.
+    cage: Cage,
+    dir: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Machine {
+    files: MachineFiles,
+    address: Ipv6Addr,
+    pinger: Pinger,
+    agent: Option<Process>,
+}
+
+impl Fleet {
+    /// Prepares the reference fleet, with fresh keys, for the `mesh` program at `program`: files,
+    /// namespaces and links, and no process yet.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`crate::sandbox::enter`] comes first.
+    pub fn reference(program: &Path) -> anyhow::Result<Self> {
+        let inventory = serde_json::from_str(REFERENCE).context("the reference inventory")?;
+        Self::prepare(program, inventory, "cinnabar")
+    }
+
+    /// Prepares a fleet of `names`, the first of which is the controller too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::reference`].
+    pub fn of(program: &Path, names: &[&str]) -> anyhow::Result<Self> {
+        let mut inventory: Value = serde_json::from_str(REFERENCE)?;
+        let machines = names
+            .iter()
+            .map(|name| ((*name).to_owned(), Value::Object(Default::default())));
+        inventory["machines"] = Value::Object(machines.collect());
+        let first = names.first().context("a fleet needs a machine")?;
+        let mut controllers = serde_json::Map::new();
+        controllers.insert((*first).to_owned(), Value::Object(Default::default()));
+        inventory["instances"]["mesh"]["roles"]["controller"]["machines"] =
+            Value::Object(controllers);
+        Self::prepare(program, inventory, first)
+    }
+
+    fn prepare(program: &Path, mut inventory: Value, controller: &str) -> anyhow::Result<Self> {
+        let network: NetworkId = inventory["network"]["id"]
+            .as_str()
+            .context("an inventory without network id")?
+            .parse()?;
+        let dir = files::make_dir()?;
+        let names = files::running_machines(&inventory)?;
+        let mut lab = Lab::new()?;
+        let mut secrets = Secrets::new(dir.path());
+        for name in &names {
+            lab.add(name)?;
+            let public = secrets.make(name)?;
+            inventory["machines"][name]["publicKey"] = public.to_string().into();
+        }
+        let signer = inventory["machines"][controller]["publicKey"].clone();
+        inventory["network"]["signers"] = Value::Array(vec![signer]);
+        let mut fleet = Self {
+            program: program.to_owned(),
+            network,
+            inventory,
+            controller_name: controller.to_owned(),
+            machines: BTreeMap::new(),
+            controller: None,
+            lab,
+            cage: Cage::new()?,
+            dir,
+        };
+        fleet.write_inventory()?;
+        for name in &names {
+            let machine = fleet.prepare_machine(name)?;
+            fleet.machines.insert(name.clone(), machine);
+        }
+        fleet.write_controller_config()?;
+        Ok(fleet)
+    }
+
+    fn prepare_machine(&self, name: &str) -> anyhow::Result<Machine> {
+        let files = MachineFiles::new(self.dir.path(), name);
+        let controller = (self.lab.address(&self.controller_name)?, CONTROLLER_PORT);
+        files.write_agent_config(&self.network, &self.signer(), controller.into())?;
+        Ok(Machine {
+            files,
+            address: self.network.address_of(&name.parse()?)?,
+            pinger: Pinger::new(self.lab.namespace(name)?)?,
+            agent: None,
+        })
+    }
+
+    /// Starts the controller and all agents, and waits until they say that they are ready.
+    ///
+    /// # Errors
+    ///
+    /// A daemon does not start; its last words are in the error.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.spawn_controller()?;
+        for name in self.names() {
+            self.spawn_agent(&name)?;
+        }
+        self.controller_process()?.wait_ready(DAEMON_PATIENCE)?;
+        for name in self.names() {
+            self.agent_process(&name)?.wait_ready(DAEMON_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every agent is admitted and has the roster.
+    ///
+    /// # Errors
+    ///
+    /// One is not within `patience`.
+    pub fn wait_admitted(&self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        for name in self.names() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.wait_status(
+                &name,
+                left,
+                "is admitted and connected to a controller",
+                |status| {
+                    status.node.admitted
+                        && status.roster.is_some()
+                        && status
+                            .controllers
+                            .iter()
+                            .any(|controller| controller.connected)
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The names of the machines that run an agent.
+    pub fn names(&self) -> Vec<String> {
+        self.machines.keys().cloned().collect()
+    }
+
+    /// The name of the machine that runs the controller.
+    pub fn controller_name(&self) -> &str {
+        &self.controller_name
+    }
+
+    /// The network and its links.
+    pub fn lab(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The directory of everything: `inventory.json`, and one directory a machine.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The file that the controller watches.
+    pub fn inventory_path(&self) -> PathBuf {
+        self.dir.path().join("inventory.json")
+    }
+
+    /// The inventory as it was last written.
+    pub fn inventory(&self) -> &Value {
+        &self.inventory
+    }
+
+    /// Changes the inventory in the controller's hands, atomically.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn edit_inventory(&mut self, edit: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
+        edit(&mut self.inventory);
+        self.write_inventory()
+    }
+
+    /// The text in which signers name the controller.
+    pub fn signer(&self) -> String {
+        let key = &self.inventory["network"]["signers"][0];
+        key.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A machine's files.
+    ///
+    /// # Errors
+    ///
+    /// There is no machine of this name.
+    pub fn files(&self, name: &str) -> anyhow::Result<&MachineFiles> {
+        Ok(&self.machine(name)?.files)
+    }
+
+    /// A machine's address in the mesh.
+    ///
+    /// # Errors
+    ///
+    /// There is no machine of this name.
+    pub fn address(&self, name: &str) -> anyhow::Result<Ipv6Addr> {
+        Ok(self.machine(name)?.address)
+    }
+
+    /// Starts the controller and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::start`].
+    pub fn start_controller(&mut self) -> anyhow::Result<()> {
+        self.spawn_controller()?;
+        self.controller_process()?.wait_ready(DAEMON_PATIENCE)
+    }
+
+    /// Starts a machine's agent and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::start`].
+    pub fn start_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        self.spawn_agent(name)?;
+        self.agent_process(name)?.wait_ready(DAEMON_PATIENCE)
+    }
+
+    /// Starts the controller, ready or not.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started.
+    pub fn spawn_controller(&mut self) -> anyhow::Result<()> {
+        let files = &self.machine(&self.controller_name)?.files;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["controller", "run", "--config"])
+            .arg(files.controller_config_path());
+        let log_path = files.log_path("controller");
+        let namespace = self.lab.namespace(&self.controller_name)?;
+        self.controller = Some(
+            self.cage
+                .start("controller", command, namespace, &log_path)?,
+        );
+        Ok(())
+    }
+
+    /// Starts a machine's agent, ready or not.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started.
+    pub fn spawn_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        let files = &self.machine(name)?.files;
+        let mut command = Command::new(&self.program);
+        command
+            .args(["agent", "run", "--config"])
+            .arg(files.agent_config_path());
+        let log_path = files.log_path("agent");
+        let namespace = self.lab.namespace(name)?;
+        let agent = self
+            .cage
+            .start(&format!("agent of {name}"), command, namespace, &log_path)?;
+        self.machine_mut(name)?.agent = Some(agent);
+        Ok(())
+    }
+
+    /// The controller's process.
+    ///
+    /// # Errors
+    ///
+    /// It was not started.
+    pub fn controller_process(&mut self) -> anyhow::Result<&mut Process> {
+        self.controller
+            .as_mut()
+            .context("the controller was not started")
+    }
+
+    /// A machine's agent's process.
+    ///
+    /// # Errors
+    ///
+    /// It was not started.
+    pub fn agent_process(&mut self, name: &str) -> anyhow::Result<&mut Process> {
+        let agent = self.machine_mut(name)?.agent.as_mut();
+        agent.with_context(|| format!("the agent of `{name}` was not started"))
+    }
+
+    /// Runs `mesh` with `arguments` on a machine, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started.
+    pub fn mesh(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        self.run_on(name, &mut command)
+    }
+
+    /// Runs `command` on a machine, and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started.
+    pub fn run_on(&self, name: &str, command: &mut Command) -> anyhow::Result<Output> {
+        self.lab.namespace(name)?.run(|| {
+            let output = command.output();
+            output.with_context(|| format!("cannot run `{}`", command.get_program().display()))
+        })
+    }
+
+    /// What a machine's agent says of itself and its peers.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn status(&self, name: &str) -> anyhow::Result<Status> {
+        let status = client::get(&self.machine(name)?.files.agent_socket(), "/v1/status");
+        status.with_context(|| format!("cannot ask the agent of `{name}`"))
+    }
+
+    /// The keys that asked the controller to join and are in no roster.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn pending(&self) -> anyhow::Result<Pending> {
+        let files = &self.machine(&self.controller_name)?.files;
+        client::get(&files.controller_socket(), "/v1/pending").context("cannot ask the controller")
+    }
+
+    /// Waits until a machine's status is as `wanted`; `what` completes "the machine …".
+    ///
+    /// # Errors
+    ///
+    /// It is not within `patience`; the error has its last status.
+    pub fn wait_status(
+        &self,
+        name: &str,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> anyhow::Result<Status> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.status(name);
+            match status {
+                Ok(status) if wanted(&status) => return Ok(status),
+                // Asked again: it may be starting.
+                Ok(_) | Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+                Ok(status) => anyhow::bail!(
+                    "waited {patience:?} in vain until `{name}` {what}; it is {}",
+                    serde_json::to_string_pretty(&status)?
+                ),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Pings through the mesh until there is an answer; `None`: none within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such machine, or its socket broke.
+    pub fn ping(
+        &self,
+        from: &str,
+        to: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
+        self.machine(from)?
+            .pinger
+            .ping(self.address_of(to)?, patience)
+    }
+
+    /// Sends a single ping through the mesh; `None`: no answer within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::ping`].
+    pub fn ping_once(
+        &self,
+        from: &str,
+        to: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
+        self.machine(from)?
+            .pinger
+            .once(self.address_of(to)?, patience)
+    }
+
+    /// Pings between all of `names` in both directions, all sources at a time, until each pair has an
+    /// answer. The keys are source and destination; `None`: no answer within `patience`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::ping`].
+    pub fn ping_all(
+        &self,
+        names: &[String],
+        patience: Duration,
+    ) -> anyhow::Result<BTreeMap<(String, String), Option<Duration>>> {
+        let from = |source: &String| {
+            let others = names.iter().filter(|name| *name != source);
+            others
+                .map(|to| {
+                    Ok((
+                        (source.clone(), to.clone()),
+                        self.ping(source, to, patience)?,
+                    ))
+                })
+                .collect::<anyhow::Result<Vec<_>>>()
+        };
+        let rows = thread::scope(|scope| {
+            let sources: Vec<_> = names
+                .iter()
+                .map(|name| scope.spawn(move || from(name)))
+                .collect();
+            sources
+                .into_iter()
+                .map(|source| {
+                    source
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect::<anyhow::Result<Vec<_>>>()
+        });
+        Ok(rows?.into_iter().flatten().collect())
+    }
+
+    /// Stops everything in good order: agents, then the controller.
+    ///
+    /// # Errors
+    ///
+    /// A daemon does not stop; what is left is killed on drop.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        use nix::sys::signal::Signal;
+        let agents = self
+            .machines
+            .values_mut()
+            .filter_map(|machine| machine.agent.take());
+        let mut processes: Vec<_> = agents.chain(self.controller.take()).collect();
+        for process in &mut processes {
+            if process.is_running()? {
+                process.signal(Signal::SIGTERM)?;
+            }
+        }
+        for process in &mut processes {
+            process.wait(DAEMON_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    fn address_of(&self, name: &str) -> anyhow::Result<Ipv6Addr> {
+        Ok(self.network.address_of(&name.parse()?)?)
+    }
+
+    fn machine(&self, name: &str) -> anyhow::Result<&Machine> {
+        self.machines
+            .get(name)
+            .with_context(|| format!("`{name}` runs no agent in this fleet"))
+    }
+
+    fn machine_mut(&mut self, name: &str) -> anyhow::Result<&mut Machine> {
+        self.machines
+            .get_mut(name)
+            .with_context(|| format!("`{name}` runs no agent in this fleet"))
+    }
+
+    fn write_inventory(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(&self.inventory)?;
+        mesh_os::file::write_atomic(&self.inventory_path(), &text, 0o644)?;
+        Ok(())
+    }
+
+    fn write_controller_config(&self) -> anyhow::Result<()> {
+        let files = &self.machine(&self.controller_name)?.files;
+        files.write_controller_config(&self.network, &self.signer(), &self.inventory_path())
+    }
+}
+
+/// The program that the system tests and the benches run: `MESH_BIN`.
+///
+/// # Errors
+///
+/// It is not set; the error says how to.
+pub fn program_under_test() -> anyhow::Result<PathBuf> {
+    std::env::var_os("MESH_BIN").map(PathBuf::from).context(
+        "`MESH_BIN` does not name the `mesh` program; run `cargo xtask test`, or build it with `cargo build --release` and set it to `target/release/mesh`",
+    )
+}
