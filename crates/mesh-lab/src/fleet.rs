@@ -5,6 +5,7 @@ mod files;
 
 use std::{
     collections::BTreeMap,
+    io,
     net::Ipv6Addr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -15,6 +16,10 @@ use std::{
 use anyhow::Context as _;
 use mesh_api::{Pending, Status};
 use mesh_types::{CONTROLLER_PORT, NetworkId};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use self::files::{MachineFiles, Secrets};
@@ -45,6 +50,13 @@ pub struct Fleet {
     // Dropped after the processes in it, and the directory last.
     cage: Cage,
     dir: tempfile::TempDir,
+}
+
+/// Ends all processes of a fleet and removes its files, while its owner is busy with something else.
+#[derive(Clone, Debug)]
+pub struct CleanUp {
+    first: Pid,
+    dir: PathBuf,
 }
 
 #[derive(Debug)]
@@ -220,6 +232,14 @@ impl Fleet {
     pub fn edit_inventory(&mut self, edit: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
         edit(&mut self.inventory);
         self.write_inventory()
+    }
+
+    /// What removes the fleet without its owner's help, for a signal's handler thread.
+    pub fn clean_up(&self) -> CleanUp {
+        CleanUp {
+            first: self.cage.first(),
+            dir: self.dir.path().to_owned(),
+        }
     }
 
     /// The text in which signers name the controller.
@@ -475,7 +495,6 @@ impl Fleet {
     ///
     /// A daemon does not stop; what is left is killed on drop.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        use nix::sys::signal::Signal;
         let agents = self
             .machines
             .values_mut()
@@ -517,6 +536,31 @@ impl Fleet {
     fn write_controller_config(&self) -> anyhow::Result<()> {
         let files = &self.machine(&self.controller_name)?.files;
         files.write_controller_config(&self.network, &self.signer(), &self.inventory_path())
+    }
+}
+
+impl CleanUp {
+    /// Does so. The process should end after this: its fleet is dead.
+    ///
+    /// # Errors
+    ///
+    /// The files cannot be removed.
+    pub fn run(&self) -> anyhow::Result<()> {
+        // Gone already if the owner is cleaning up, too.
+        let _ = kill(self.first, Signal::SIGKILL);
+        let deadline = Instant::now() + DAEMON_PATIENCE;
+        // A process that is still dying may put a file in a directory that is being emptied.
+        loop {
+            match std::fs::remove_dir_all(&self.dir) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove `{}`", self.dir.display()));
+                }
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::net::UnixDatagram,
+    os::unix::{net::UnixDatagram, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
@@ -51,6 +51,7 @@ impl Cage {
         let mut first = on_thread(|| {
             unshare(CloneFlags::CLONE_NEWPID)?;
             Command::new("cat")
+                .process_group(0)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
@@ -87,6 +88,8 @@ impl Cage {
         std::fs::set_permissions(&socket_path, anyone)?;
         command
             .env("NOTIFY_SOCKET", &socket_path)
+            // Ctrl-C is for the owner, which stops the others in good order.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -99,6 +102,13 @@ impl Cage {
             log_path: log_path.to_owned(),
             ready,
         })
+    }
+}
+
+impl Cage {
+    /// The process with whose end all in the cage end.
+    pub(crate) fn first(&self) -> Pid {
+        Pid::from_raw(self.first.id().cast_signed())
     }
 }
 

@@ -68,6 +68,14 @@ pub fn enter_test() -> bool {
     false
 }
 
+/// Whether this process is in a user namespace that does not map all users.
+pub fn is_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        let numbers: Vec<_> = map.split_ascii_whitespace().collect();
+        numbers != ["0", "0", "4294967295"]
+    })
+}
+
 fn can_make_namespaces() -> bool {
     // In a thread of its own: what it leaves is not this one's namespace.
     thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok())
