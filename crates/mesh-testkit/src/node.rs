@@ -1,0 +1,225 @@
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use mesh_core::{
+    Engine, EngineConfig, Event, Forwarding, Now, Opened, PeerConfig, PeerState, Protocol,
+    Received, Refusal, Stamp, Transmit,
+};
+use mesh_types::{Instant, NetworkId, WireguardPublicKey};
+use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
+
+/// A simulated machine: an engine, its data path, and what came out of them.
+pub struct Node {
+    /// The engine, free to be used by a test.
+    pub engine: Engine,
+    /// Its data path.
+    pub forwarding: Arc<Forwarding>,
+    /// Its public key.
+    pub key: WireguardPublicKey,
+    /// Where it is on the underlay.
+    pub endpoint: SocketAddr,
+    /// Its address inside the tunnel.
+    pub address: Ipv6Addr,
+    /// Packets that would have gone to its TUN.
+    pub delivered: Vec<Delivered>,
+    /// What its engine told.
+    pub events: Vec<(Instant, Event)>,
+    /// What was refused.
+    pub refusals: Vec<Refusal>,
+    /// The highest reservation on its disk.
+    pub stamps: Stamp,
+    /// Whether its disk takes reservations.
+    pub disk_works: bool,
+    /// How far its wall clock is ahead of the network's, in milliseconds.
+    pub clock_ahead_millis: i64,
+    seed: u8,
+    number: u8,
+}
+
+/// A packet that came out of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// When.
+    pub at: Instant,
+    /// From whose session.
+    pub peer: WireguardPublicKey,
+    /// The IP packet.
+    pub packet: Vec<u8>,
+}
+
+impl Node {
+    /// The machine with this number; its key and addresses follow from it.
+    pub fn new(seed: u8, number: u8, now: Now) -> Self {
+        let (engine, key) = make_engine(seed, number, Stamp::ZERO, now);
+        Self {
+            forwarding: engine.forwarding(),
+            engine,
+            key,
+            endpoint: SocketAddr::from(([192, 0, 2, number], 4193)),
+            address: address(number),
+            delivered: Vec::new(),
+            events: Vec::new(),
+            refusals: Vec::new(),
+            stamps: Stamp::ZERO,
+            disk_works: true,
+            clock_ahead_millis: 0,
+            seed,
+            number,
+        }
+    }
+
+    /// This machine as a peer of others.
+    pub fn as_peer(&self, speaks_mesh: bool, protocol: Protocol) -> PeerConfig {
+        PeerConfig {
+            key: self.key,
+            speaks_mesh,
+            protocol,
+            allowed_ips: vec![std::net::IpAddr::V6(self.address).into()],
+        }
+    }
+
+    /// Forgets everything but identity and disk, as a killed process does.
+    pub fn restart(&mut self, now: Now) {
+        // Another seed: a process never gets the same randomness twice.
+        self.seed = self.seed.wrapping_add(101);
+        let (engine, _) = make_engine(self.seed, self.number, self.stamps, now);
+        self.forwarding = engine.forwarding();
+        self.engine = engine;
+    }
+
+    /// What this machine's clocks show.
+    pub fn clock(&self, now: Now) -> Now {
+        let ahead = self.clock_ahead_millis.saturating_mul(1_000_000);
+        Now {
+            instant: now.instant,
+            wall: mesh_core::WallTime::from_nanos(now.wall.as_nanos().saturating_add_signed(ahead)),
+        }
+    }
+
+    /// The state in which this machine sees a peer.
+    ///
+    /// # Panics
+    ///
+    /// If it is none of its peers.
+    pub fn state_of(&self, key: &WireguardPublicKey, now: Now) -> PeerState {
+        self.engine
+            .peer(key, now)
+            .expect("a peer of this node")
+            .state
+    }
+
+    /// Sends an IP packet as the data threads do: on the fast path if there is a way, else through the
+    /// engine. Returns what goes to the network at once.
+    pub(crate) fn send(&mut self, packet: &[u8], now: Now) -> Option<Transmit> {
+        let now = self.clock(now);
+        if let Some(route) = self.forwarding.route(packet) {
+            assert!(route.covers(packet));
+            let mut frame = vec![0xa5; data_message_bytes(packet.len())];
+            frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
+            if let Ok(length) = route.seal(&mut frame, packet.len(), now.instant) {
+                frame.truncate(length);
+                return Some(Transmit {
+                    to: route.endpoint(),
+                    data: frame,
+                });
+            }
+        }
+        // A refused packet goes nowhere, as on a real machine.
+        let _ = self.engine.handle_packet(packet, now);
+        None
+    }
+
+    /// Takes a datagram, on the fast path or through the engine alone.
+    pub(crate) fn receive(
+        &mut self,
+        from: SocketAddr,
+        mut datagram: Vec<u8>,
+        fast: bool,
+        now: Now,
+    ) {
+        let clock = self.clock(now);
+        if fast {
+            match self.forwarding.open(from, &mut datagram, clock.instant) {
+                Opened::Packet { peer, packet } => self.deliver(peer, packet, now),
+                Opened::Keepalive { .. } => {}
+                Opened::Agent { peer, packet } => {
+                    self.engine.handle_agent_packet(&peer, packet, clock);
+                }
+                Opened::Refused(refusal) => self.refusals.push(refusal),
+                Opened::ForEngine => self.receive(from, datagram, false, now),
+            }
+            return;
+        }
+        match self.engine.handle_datagram(from, &mut datagram, clock) {
+            Received::Packet { peer, packet } => {
+                let packet: &[u8] = packet;
+                self.delivered.push(Delivered {
+                    at: now.instant,
+                    peer,
+                    packet: packet.to_vec(),
+                });
+            }
+            Received::Consumed => {}
+            Received::Refused(refusal) => self.refusals.push(refusal),
+        }
+    }
+
+    /// Does what the shell does after every call: looks at the attention flag, stores reservations,
+    /// takes events. Returns what goes to the network.
+    pub(crate) fn drain(&mut self, now: Now) -> Vec<Transmit> {
+        let clock = self.clock(now);
+        if self.forwarding.needs_attention() {
+            self.engine.handle_timeout(clock);
+        }
+        while let Some(event) = self.engine.poll_event() {
+            if let Event::ReserveStamps { until } = event
+                && self.disk_works
+            {
+                self.stamps = self.stamps.max(until);
+                self.engine.stamps_reserved(until, clock);
+            }
+            self.events.push((now.instant, event));
+        }
+        let mut transmits = Vec::new();
+        while let Some(transmit) = self.engine.poll_transmit() {
+            transmits.push(transmit);
+        }
+        transmits
+    }
+
+    fn deliver(&mut self, peer: WireguardPublicKey, packet: &[u8], now: Now) {
+        self.delivered.push(Delivered {
+            at: now.instant,
+            peer,
+            packet: packet.to_vec(),
+        });
+    }
+}
+
+/// The network id of every simulated network.
+pub(crate) const NETWORK: NetworkId = NetworkId::from_bytes([7; 16]);
+
+fn address(number: u8) -> Ipv6Addr {
+    let mut octets = NETWORK.prefix().net().network().octets();
+    octets[15] = number;
+    Ipv6Addr::from(octets)
+}
+
+fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, WireguardPublicKey) {
+    let seed_bytes = std::array::from_fn(|i| seed ^ u8::try_from(i).expect("32 bytes"));
+    let identity = mesh_types::IdentitySeed::from_bytes([number; 32]);
+    let key = identity.public().wireguard();
+    let engine = Engine::new(
+        EngineConfig {
+            static_secret: identity.static_secret(),
+            agent_address: NETWORK.prefix().agent_address(),
+            seed: seed_bytes,
+            stamp_floor: floor,
+            large_packets: false,
+        },
+        now,
+    );
+    (engine, key)
+}
