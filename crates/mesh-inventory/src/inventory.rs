@@ -60,6 +60,10 @@ pub fn parse(file_name: &str, bytes: &[u8]) -> Result<Inventory, Report> {
     };
     let mut problems = Vec::new();
     match syntax::parse(file_name, text, &mut problems) {
+        Ok(root) if !matches!(root.datum, Datum::Map(_)) => {
+            let message = format!("an inventory is an object, not {}", root.kind());
+            refused(text, Problem::error(root.span, message))
+        }
         Ok(root) => Ok(Inventory {
             source: source(text),
             document: decode::document(&root, &mut problems),
@@ -164,7 +168,7 @@ pub(crate) struct Machine {
     #[schemars(default)]
     pub(crate) mesh: MachineMesh,
     /// How it is deployed.
-    #[schemars(default, with = "BTreeMap<String, serde_json::Value>")]
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     #[expect(
         dead_code,
         reason = "read for its check alone, and described in the schema"

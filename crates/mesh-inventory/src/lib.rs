@@ -12,6 +12,7 @@ mod diff;
 mod endpoint;
 pub mod fuzz;
 pub mod inventory;
+mod labels;
 mod report;
 mod resolve;
 pub mod roster;

@@ -8,7 +8,7 @@ use crate::syntax::Span;
 const SHOWN_MAX: usize = 20;
 
 /// The longest part of a line that is shown, in characters.
-const LINE_CHARS_MAX: usize = 160;
+const LINE_CHARS_MAX: usize = 120;
 
 /// A text and the name it is called by in messages.
 #[derive(Clone, Debug)]
@@ -114,6 +114,12 @@ impl Report {
         Self { source, problems }
     }
 
+    pub(crate) fn without_warnings(mut self) -> Self {
+        self.problems
+            .retain(|problem| problem.severity == Severity::Error);
+        self
+    }
+
     /// The problems, errors first.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -170,26 +176,20 @@ impl Report {
     ) -> fmt::Result {
         let (number, column) = self.place(span.start);
         let (start, line) = self.line(span.start);
-        let width = number.to_string().len();
-        // A tab is as wide as it is shown; one space keeps the mark under its text.
-        let shown: String = line
-            .chars()
-            .take(LINE_CHARS_MAX)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let (first, shown) = window(line, column);
         let marked = self.source.text[floor(&self.source.text, span.start)..]
             .char_indices()
             .take_while(|(offset, _)| span.start + offset < span.end.min(start + line.len()))
             .count();
-        let room = LINE_CHARS_MAX.saturating_sub(column - 1).max(1);
+        let indent = " ".repeat(column - 1 - first);
+        let room = shown.chars().count().saturating_sub(indent.len()).max(1);
         let marks = String::from(mark).repeat(marked.clamp(1, room));
-        let indent = " ".repeat((column - 1).min(LINE_CHARS_MAX));
         let label = if label.is_empty() {
             String::new()
         } else {
             format!(" {label}")
         };
-        let gap = " ".repeat(width);
+        let gap = " ".repeat(number.to_string().len());
         writeln!(f, "{gap}--> {}:{number}:{column}", self.source.name)?;
         writeln!(f, "{gap} |")?;
         writeln!(f, "{number} | {}", shown.trim_end())?;
@@ -236,6 +236,39 @@ const fn word(severity: Severity) -> &'static str {
         Severity::Error => "error",
         Severity::Warning => "warning",
     }
+}
+
+/// The part of a line to show around a column (from 1), and how many characters before it are left out.
+/// Some inventories are one long line.
+fn window(line: &str, column: usize) -> (usize, String) {
+    let fits = line.chars().count() <= LINE_CHARS_MAX;
+    let first = if fits {
+        0
+    } else {
+        (column - 1).saturating_sub(LINE_CHARS_MAX / 3)
+    };
+    // A tab is as wide as it is shown; one space keeps the mark under its text.
+    let shown = masked(line)
+        .chars()
+        .skip(first)
+        .take(LINE_CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    (first, shown)
+}
+
+/// The line with every secret seed in it blotted out: people show their errors to others.
+fn masked(line: &str) -> String {
+    const TAG: &str = "mesh1-seed-";
+    let mut parts = line.split(TAG);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_".contains(c));
+        shown.push_str(TAG);
+        shown.push_str(&"*".repeat(part.len() - rest.len()));
+        shown.push_str(rest);
+    }
+    shown
 }
 
 /// The start of the character at or before `at`.

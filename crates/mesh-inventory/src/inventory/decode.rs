@@ -9,6 +9,7 @@ use super::{
     fields::{Fields, Reader, quoted, suggestion},
 };
 use crate::{
+    labels,
     report::Problem,
     roster::MachineClass,
     syntax::{Datum, Entry, Node},
@@ -209,7 +210,13 @@ impl Decoder<'_> {
         let mut missing = Vec::new();
         network.span = node.span.start..node.span.start + 1;
         match fields.get("id") {
-            Some(node) => network.id = reader.parsed(node, &fields.what("id")),
+            Some(node) => {
+                network.id = reader.parsed(
+                    node,
+                    &fields.what("id"),
+                    "a network id: 32 of `0`-`9` and `a`-`f`",
+                )
+            }
             None => missing.push("id"),
         }
         match fields.get("name") {
@@ -229,7 +236,11 @@ impl Decoder<'_> {
             network.domain = reader.text(node, &fields.what("domain"));
         }
         if let Some(node) = fields.get("ipv4") {
-            network.ipv4 = reader.parsed(node, &fields.what("ipv4"));
+            network.ipv4 = reader.parsed(
+                node,
+                &fields.what("ipv4"),
+                "an IPv4 pool such as `100.64.7.0/24`",
+            );
         }
         if !self.is_clan {
             for key in missing {
@@ -256,26 +267,20 @@ impl Decoder<'_> {
     }
 
     fn domain(&mut self, domain: &Spanned<String>) {
-        for label in domain.value.split('.') {
-            if let Err(error) = label.parse::<MachineName>() {
-                let mut problem = Problem::error(
-                    domain.span.clone(),
-                    format!(
-                        "`{}` is not a domain: labels of `a`-`z`, `0`-`9` and `-`, joined by dots",
-                        domain.value.escape_debug()
-                    ),
-                );
-                if let Some(label) = error.suggestion {
-                    problem = problem.hint(format!("use `{label}` for that label"));
-                }
-                self.reader.problems.push(problem);
-                return;
-            }
-        }
-        if domain.value.len() > LABEL_BYTES_MAX {
-            let message = format!("a domain has at most {LABEL_BYTES_MAX} bytes");
-            self.reader.error(domain.span.clone(), message);
-        }
+        let Err(corrected) = labels::check(&domain.value) else {
+            return;
+        };
+        let problem = Problem::error(
+            domain.span.clone(),
+            format!(
+                "`{}` is not a domain: labels of `a`-`z`, `0`-`9` and `-`, joined by dots",
+                domain.value.escape_debug()
+            ),
+        );
+        self.reader.problems.push(match corrected {
+            Some(corrected) => problem.hint(format!("use `{corrected}`")),
+            None => problem,
+        });
     }
 
     fn machine(&mut self, entry: &Entry, document: &mut Document) {
@@ -405,15 +410,21 @@ impl Decoder<'_> {
         let routes = texts("routes");
         let routes = routes
             .into_iter()
-            .filter_map(|route| reader.parse_text(route, &fields.what("routes")))
+            .filter_map(|route| {
+                reader.parse_text(
+                    route,
+                    &fields.what("routes"),
+                    "a subnet such as `192.168.7.0/24`",
+                )
+            })
             .collect();
         MachineMesh {
             address: fields
                 .get("address")
-                .and_then(|node| reader.parsed(node, &fields.what("address"))),
+                .and_then(|node| reader.parsed(node, &fields.what("address"), "an IPv6 address")),
             ipv4: fields
                 .get("ipv4")
-                .and_then(|node| reader.parsed(node, &fields.what("ipv4"))),
+                .and_then(|node| reader.parsed(node, &fields.what("ipv4"), "an IPv4 address")),
             endpoints,
             aliases,
             routes,

@@ -1,6 +1,6 @@
 //! Reading parts of the tree, and telling what is wrong with them.
 
-use std::{fmt::Display, str::FromStr};
+use std::str::FromStr;
 
 use super::Spanned;
 use crate::{
@@ -90,30 +90,34 @@ impl Reader<'_> {
             .collect()
     }
 
-    pub(super) fn parsed<T>(&mut self, node: &Node, what: &str) -> Option<Spanned<T>>
-    where
-        T: FromStr,
-        T::Err: Display,
-    {
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        node: &Node,
+        what: &str,
+        expected: &str,
+    ) -> Option<Spanned<T>> {
         let text = self.text(node, what)?;
-        self.parse_text(text, what)
+        self.parse_text(text, what, expected)
     }
 
-    pub(super) fn parse_text<T>(&mut self, text: Spanned<String>, what: &str) -> Option<Spanned<T>>
-    where
-        T: FromStr,
-        T::Err: Display,
-    {
-        match text.value.parse() {
-            Ok(value) => Some(Spanned {
-                value,
-                span: text.span,
-            }),
-            Err(error) => {
-                self.error(text.span, format!("{what}: {error}"));
-                None
-            }
-        }
+    pub(super) fn parse_text<T: FromStr>(
+        &mut self,
+        text: Spanned<String>,
+        what: &str,
+        expected: &str,
+    ) -> Option<Spanned<T>> {
+        let Ok(value) = text.value.parse() else {
+            let given = text.value.escape_debug();
+            self.error(
+                text.span,
+                format!("{what} is `{given}`, which is not {expected}"),
+            );
+            return None;
+        };
+        Some(Spanned {
+            value,
+            span: text.span,
+        })
     }
 
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>) {

@@ -8,3 +8,54 @@ pub fn json_schema() -> Schema {
         .into_generator()
         .into_root_schema_for::<Document>()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{super::decode, *};
+
+    fn properties(definition: Option<&str>) -> BTreeSet<String> {
+        let schema = json_schema().to_value();
+        let object = match definition {
+            Some(name) => &schema["$defs"][name],
+            None => &schema,
+        };
+        let properties = object["properties"].as_object().unwrap();
+        properties.keys().cloned().collect()
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let read = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+        for (definition, keys) in [
+            (None, &decode::DOCUMENT[..]),
+            (Some("Network"), &decode::NETWORK),
+            (Some("Machine"), &decode::MACHINE),
+            (Some("MachineMesh"), &decode::MACHINE_MESH),
+            (Some("Instance"), &decode::INSTANCE),
+            (Some("Module"), &decode::MODULE),
+            (Some("Role"), &decode::ROLE),
+            (Some("Assignment"), &decode::ASSIGNMENT),
+        ] {
+            assert_eq!(properties(definition), read(keys), "{definition:?}");
+        }
+    }
+
+    #[test]
+    fn the_schema_in_the_docs_is_this_one() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/inventory.schema.json"
+        );
+        let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+        if std::env::var_os("MESH_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &schema).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed == schema,
+            "docs/inventory.schema.json is stale: run the tests once with MESH_UPDATE_DOCS=1"
+        );
+    }
+}

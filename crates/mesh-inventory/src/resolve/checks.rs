@@ -8,6 +8,7 @@ use super::{Resolver, is_guest, roles::Roles};
 use crate::{
     endpoint::{self, Host},
     inventory::Machine,
+    labels,
     report::Problem,
     roster::{NetworkPart, Role, verify::check_route},
 };
@@ -54,7 +55,7 @@ impl Resolver<'_> {
         for (name, machine) in machines {
             for alias in &machine.mesh.aliases {
                 let text = alias.value.as_str();
-                if let Err(hint) = check_alias(text) {
+                if let Err(hint) = labels::check(text) {
                     let message = format!(
                         "`{}` is not an alias: labels of `a`-`z`, `0`-`9` and `-`, joined by dots",
                         text.escape_debug()
@@ -177,23 +178,4 @@ pub(super) fn is_own(network: &NetworkPart, address: IpAddr) -> bool {
         IpAddr::V6(address) => network.prefix.contains(&address),
         IpAddr::V4(address) => network.ipv4.is_some_and(|pool| pool.contains(&address)),
     }
-}
-
-/// The corrected alias, if there is one, as the error.
-fn check_alias(alias: &str) -> Result<(), Option<String>> {
-    let labels = alias.split('.').map(str::parse::<MachineName>);
-    let Ok(_) = labels.collect::<Result<Vec<_>, _>>() else {
-        let corrected: Option<Vec<_>> = alias
-            .split('.')
-            .map(|label| match label.parse::<MachineName>() {
-                Ok(name) => Some(name.to_string()),
-                Err(error) => error.suggestion,
-            })
-            .collect();
-        return Err(corrected.map(|labels| labels.join(".")));
-    };
-    if alias.len() > 253 {
-        return Err(None);
-    }
-    Ok(())
 }

@@ -12,6 +12,14 @@ use crate::report::Problem;
 pub(super) fn parse(text: &str) -> Result<Node, Problem> {
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
+        let key = text.get(span.clone()).unwrap_or_default().trim();
+        if error.message() == "duplicate key" && !key.is_empty() {
+            return Problem::error(
+                span.clone(),
+                format!("the key `{key}` is given twice in one table"),
+            )
+            .hint("keep one of the two");
+        }
         Problem::error(span, error.message())
     })?;
     Ok(Node {
