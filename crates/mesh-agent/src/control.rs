@@ -124,7 +124,7 @@ async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Bac
         controller.verdict = Verdict::Admitted;
         controller.reason = None;
     });
-    let ended = converse(agent, &connection).await;
+    let ended = converse(agent, endpoint, &connection).await;
     if let Ended::NoController = ended {
         // Dropped everywhere, the connection closes.
         agent.update_controller(endpoint, |controller| controller.connection = None);
@@ -140,41 +140,62 @@ async fn hello(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> R
         serial: agent.serial(),
         endpoints: agent.endpoints.borrow().clone(),
     };
-    match ask(connection, &request, &[]).await?.0 {
-        Reply::Welcome {
-            serial,
-            time_millis,
-            ..
-        } => {
-            let ahead = clock_ahead_millis(time_millis, connection.rtt());
-            agent.update_controller(endpoint, |controller| {
-                controller.serial = Some(serial);
-                controller.clock_ahead_millis = Some(ahead);
-            });
-            // A clock over a day ahead would make stamps that no later, true one exceeds.
-            agent.overlay.trust_clock(ahead > -CLOCK_AHEAD_MAX_MILLIS);
-            agent.hear_of(serial);
-            Ok(())
-        }
-        Reply::Refused { reason } => Err(Ended::Refused(reason)),
-        other => Err(unexpected(&other)),
-    }
+    let reply = ask(connection, &request).await?.0;
+    let Reply::Welcome {
+        serial,
+        time_millis,
+        ..
+    } = reply
+    else {
+        return Err(unexpected(reply));
+    };
+    let ahead = clock_ahead_millis(time_millis, connection.rtt());
+    agent.update_controller(endpoint, |controller| {
+        controller.serial = Some(serial);
+        controller.clock_ahead_millis = Some(ahead);
+    });
+    // A clock over a day ahead would make stamps that no later, true one exceeds.
+    agent.overlay.trust_clock(ahead > -CLOCK_AHEAD_MAX_MILLIS);
+    agent.hear_of(serial);
+    Ok(())
 }
 
 /// Serves the connection until it ends.
-async fn converse(agent: &Arc<Agent>, connection: &Connection) -> Ended {
+async fn converse(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> Ended {
+    // Side by side, and neither is dropped for the other: half a notice would be a lost one.
+    tokio::select! {
+        ended = listen(agent, endpoint, connection) => ended,
+        ended = speak(agent, connection) => ended,
+    }
+}
+
+/// Hears what the controller says unasked.
+async fn listen(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> Ended {
+    loop {
+        match connection.next_notice().await {
+            Ok(Notice::Roster { serial }) => {
+                agent.update_controller(endpoint, |controller| controller.serial = Some(serial));
+                agent.hear_of(serial);
+            }
+            Ok(Notice::Introduce { peer, endpoints }) => {
+                agent.overlay.introduce(&peer, &bounded(endpoints));
+            }
+            Ok(Notice::Refused { reason }) => return Ended::Refused(reason),
+            Err(closed) => return Ended::Lost(chain(&closed)),
+        }
+    }
+}
+
+/// Asks and tells when there is a reason to.
+async fn speak(agent: &Agent, connection: &Connection) -> Ended {
     let mut endpoints = agent.endpoints.subscribe();
     let mut rumoured = agent.rumoured.subscribe();
     let mut roster = agent.roster.subscribe();
-    // What the hello did not carry is told below.
+    // What changed since the hello.
     endpoints.mark_changed();
     rumoured.mark_changed();
     loop {
-        let ended = tokio::select! {
-            notice = connection.next_notice() => match notice {
-                Ok(notice) => handle_notice(agent, notice).await,
-                Err(closed) => Err(Ended::Lost(chain(&closed))),
-            },
+        let done = tokio::select! {
             Ok(()) = rumoured.changed() => {
                 if agent.is_behind() { fetch_roster(agent, connection).await } else { Ok(()) }
             }
@@ -182,33 +203,20 @@ async fn converse(agent: &Arc<Agent>, connection: &Connection) -> Ended {
                 let endpoints = endpoints.borrow_and_update().clone();
                 report(connection, endpoints).await
             }
-            Ok(()) = roster.changed() => {
-                let roster = roster.borrow_and_update().clone();
-                match roster {
-                    Some(roster) if !controller_keys(&roster).contains(&connection.server()) => {
-                        Err(Ended::NoController)
-                    }
-                    Some(_) | None => Ok(()),
-                }
-            }
+            Ok(()) = roster.changed() => still_a_controller(agent, connection),
         };
-        if let Err(ended) = ended {
+        if let Err(ended) = done {
             return ended;
         }
     }
 }
 
-async fn handle_notice(agent: &Arc<Agent>, notice: Notice) -> Result<(), Ended> {
-    match notice {
-        Notice::Roster { serial } => {
-            agent.hear_of(serial);
-            Ok(())
+fn still_a_controller(agent: &Agent, connection: &Connection) -> Result<(), Ended> {
+    match agent.roster() {
+        Some(roster) if !controller_keys(&roster).contains(&connection.server()) => {
+            Err(Ended::NoController)
         }
-        Notice::Introduce { peer, endpoints } => {
-            agent.overlay.introduce(&peer, &bounded(endpoints));
-            Ok(())
-        }
-        Notice::Refused { reason } => Err(Ended::Refused(reason)),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -217,18 +225,17 @@ async fn fetch_roster(agent: &Agent, connection: &Connection) -> Result<(), Ende
     let request = Request::Roster {
         have: agent.serial(),
     };
-    let (reply, file) = ask(connection, &request, &[]).await?;
-    match reply {
-        Reply::Roster { serial } => {
-            note_taken(agent.take_roster(&file).await, serial);
-            Ok(())
-        }
-        Reply::UpToDate => Ok(()),
-        Reply::Error { message, .. } => {
-            warn!(message, "the controller gave no roster");
-            Ok(())
-        }
-        other => Err(unexpected(&other)),
+    let (reply, file) = ask(connection, &request).await?;
+    if let Reply::Roster { serial } = reply {
+        note_taken(agent.take_roster(&file).await, serial);
+        Ok(())
+    } else if let Reply::Error { message, .. } = reply {
+        warn!(message, "the controller gave no roster");
+        Ok(())
+    } else if reply == Reply::UpToDate {
+        Ok(())
+    } else {
+        Err(unexpected(reply))
     }
 }
 
@@ -242,13 +249,14 @@ pub(crate) fn note_taken(taken: Result<bool, TakeRosterError>, serial: Serial) {
 
 async fn report(connection: &Connection, endpoints: Vec<SocketAddr>) -> Result<(), Ended> {
     let request = Request::Report { endpoints };
-    match ask(connection, &request, &[]).await?.0 {
-        Reply::Done => Ok(()),
-        Reply::Error { message, .. } => {
-            warn!(message, "the controller did not take the endpoints");
-            Ok(())
-        }
-        other => Err(unexpected(&other)),
+    let reply = ask(connection, &request).await?.0;
+    if let Reply::Error { message, .. } = reply {
+        warn!(message, "the controller did not take the endpoints");
+        Ok(())
+    } else if reply == Reply::Done {
+        Ok(())
+    } else {
+        Err(unexpected(reply))
     }
 }
 
@@ -308,21 +316,17 @@ fn bounded(mut endpoints: Vec<SocketAddr>) -> Vec<SocketAddr> {
     endpoints
 }
 
-async fn ask(
-    connection: &Connection,
-    request: &Request,
-    attachment: &[u8],
-) -> Result<(Reply, Vec<u8>), Ended> {
+async fn ask(connection: &Connection, request: &Request) -> Result<(Reply, Vec<u8>), Ended> {
     connection
-        .request(request, attachment)
+        .request(request, &[])
         .await
         .map_err(|error: RequestError| Ended::Lost(chain(&error)))
 }
 
-fn unexpected(reply: &Reply) -> Ended {
+fn unexpected(reply: Reply) -> Ended {
     match reply {
         Reply::Error { message, .. } => Ended::Lost(format!("the controller answers: {message}")),
-        Reply::Refused { reason } => Ended::Refused(reason.clone()),
+        Reply::Refused { reason } => Ended::Refused(reason),
         Reply::Welcome { .. }
         | Reply::Roster { .. }
         | Reply::UpToDate
@@ -342,3 +346,6 @@ fn clock_ahead_millis(time_millis: u64, rtt: Duration) -> i64 {
     let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     millis(theirs) - millis(ours)
 }
+
+#[cfg(test)]
+mod tests;

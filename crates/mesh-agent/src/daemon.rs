@@ -33,7 +33,7 @@ use crate::{
     control,
     dataplane::Threads,
     device::Device,
-    local,
+    gossip, local,
     logs::LogRing,
     overlay::{News, Overlay},
     reload, rumours,
@@ -134,6 +134,7 @@ async fn serve(
     tasks.spawn(control::supervise(agent.clone()));
     tasks.spawn(underlay::watch(agent.clone()));
     tasks.spawn(rumours::act(agent.clone(), news));
+    tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(reload::watch(agent.clone(), config_path));
     notify(&[NotifyState::Ready]);
     info!("agent ready");

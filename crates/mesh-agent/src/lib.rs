@@ -17,6 +17,7 @@ mod control;
 mod daemon;
 mod dataplane;
 mod device;
+mod gossip;
 mod local;
 mod logs;
 mod overlay;

@@ -10,9 +10,9 @@ use mesh_core::Stamp;
 use mesh_os::file::{self, ReadFileError, WriteFileError};
 use mesh_types::MachineName;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::{agent::Agent, chain, control, overlay::News};
+use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News};
 
 /// The longest stamp file, in bytes: a number of 64 bits and a line feed.
 const STAMP_BYTES_MAX: usize = 32;
@@ -20,6 +20,7 @@ const STAMP_BYTES_MAX: usize = 32;
 /// Acts on all news, for ever.
 pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     let asked: Arc<Mutex<BTreeSet<MachineName>>> = Arc::default();
+    let gossip = Gossip::new();
     while let Some(news) = news.recv().await {
         match news {
             News::NeedEndpoints(peer) => {
@@ -33,10 +34,7 @@ pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                     lock(&asked).remove(&peer);
                 });
             }
-            News::Epoch(peer, serial) => {
-                debug!(%peer, %serial, "heard of a roster from a peer");
-                agent.hear_of(serial);
-            }
+            News::Epoch(peer, serial) => gossip.hear(&agent, peer, serial),
             News::ReserveStamps(until) => reserve(&agent, until),
         }
     }

@@ -179,7 +179,7 @@ fn controller(
         .map(|member| member.name.clone());
     let connected = facts.connection.is_some();
     let reason = match &facts.reason {
-        None if !connected => Some("not tried yet".to_owned()),
+        None if !connected => Some("connecting".to_owned()),
         reason => reason.clone(),
     };
     ControllerStatus {

@@ -1,12 +1,16 @@
 //! A fleet with keys, for tests.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
+use mesh_core::Stamp;
 use mesh_inventory::roster::{
     HeadFields, MachineClass, Member, NetworkPart, Role, Roster, Signer, Unsigned,
 };
+use mesh_os::udp::UdpSocket;
 use mesh_types::{IdentitySeed, MachineName, MemberKey, NetworkId, Serial};
 use rand::RngCore;
+
+use crate::{agent::Agent, config::Config, logs::LogRing, overlay::Overlay};
 
 /// Machines with fresh keys, the first of them the controller, and an admin who signs.
 pub(crate) struct Fleet {
@@ -106,4 +110,30 @@ pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Memb
         ciphers: vec!["chacha".to_owned()],
         unknown: BTreeMap::new(),
     }
+}
+
+/// The agent of the machine `text`, on loopback and without a device; `stored` is the serial of the roster
+/// that it starts from.
+pub(crate) fn agent(
+    fleet: &Fleet,
+    text: &str,
+    controllers: &[SocketAddr],
+    stored: Option<u64>,
+    state_dir: &Path,
+) -> Arc<Agent> {
+    let controllers: Vec<_> = controllers.iter().map(ToString::to_string).collect();
+    let text_of_config = format!(
+        "network = \"{}\"\nsigners = [\"{}\"]\ncontrollers = {controllers:?}\nstate_dir = \"{}\"\n",
+        network(),
+        fleet.signer(),
+        state_dir.display(),
+    );
+    let config = Config::parse(&text_of_config, Path::new("agent.toml")).unwrap();
+    let identity = IdentitySeed::parse(&fleet.seed_of(text).to_line()).unwrap();
+    let socket = UdpSocket::bind(0).unwrap();
+    let address = network().prefix().agent_address();
+    let (overlay, _news) = Overlay::new(&identity, address, Stamp::ZERO, socket);
+    let roster = stored.map(|serial| fleet.roster(serial));
+    let logs = LogRing::default();
+    Agent::new(identity, config, roster, Arc::new(overlay), None, logs)
 }

@@ -185,7 +185,7 @@ fn a_machine_that_is_not_admitted_always_says_why() {
     for (verdicts, standing, expected) in table {
         let admission = admission(verdicts, &standing);
         assert_eq!(
-            admission.as_ref().map(|()| ()).map_err(String::as_str),
+            admission.as_ref().copied().map_err(String::as_str),
             expected
         );
     }
