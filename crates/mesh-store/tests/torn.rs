@@ -1,5 +1,7 @@
 //! Damage to the files is an error or is survived, and never a panic.
 
+#![expect(clippy::unwrap_used, reason = "a failure in a helper fails its test")]
+
 use std::{fs, path::Path};
 
 use mesh_store::{AuditEntry, AuditEvent, Store, StoredRoster, Write};
