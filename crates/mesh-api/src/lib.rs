@@ -3,6 +3,7 @@
 //! HTTP/1.1 over a UNIX socket. Every answer is one JSON object with `"version": 1`; fields are only
 //! ever added, and units are in their names.
 
+mod controller;
 mod time;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use mesh_types::{MachineName, Serial};
 use serde::{Deserialize, Serialize};
 
+pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
 pub use time::rfc3339;
 
 /// The version of every object here.

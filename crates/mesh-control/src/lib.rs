@@ -18,7 +18,7 @@ mod transport;
 pub use client::{ConnectError, Connection, Expect, RequestError, connect, connect_to};
 pub use closed::{CloseCode, Closed};
 pub use framing::{ReadError, WriteError};
-pub use server::{BindError, Client, Handshake, Question, Server};
+pub use server::{Client, Handshake, Question, Server};
 pub use transport::{IDLE_TIMEOUT, KEEP_ALIVE};
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_lc_rs::{hmac, rand};
 use mesh_types::{IdentitySeed, NodeId};
 use mesh_wire::control::{Notice, Reply, Request};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, TokioRuntime};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
 use crate::{
@@ -29,16 +33,6 @@ pub struct Server {
     local_address: SocketAddr,
 }
 
-/// The socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on UDP `{address}`")]
-pub struct BindError {
-    /// The address that was asked for.
-    pub address: SocketAddr,
-    /// Why not; of the kind [`io::ErrorKind::AddrInUse`] if another program has the port.
-    pub source: io::Error,
-}
-
 /// A client that wants to connect and has not been answered yet.
 #[derive(Debug)]
 pub struct Handshake(quinn::Incoming);
@@ -59,17 +53,13 @@ pub struct Question {
 }
 
 impl Server {
-    /// Listens on `listen`; on `[::]` for IPv4 too. Port 0 takes any free one.
+    /// Serves on a bound UDP socket.
     ///
     /// # Errors
     ///
-    /// [`BindError`] if the socket cannot be had.
-    pub fn bind(listen: SocketAddr, identity: &IdentitySeed) -> Result<Self, BindError> {
-        let failed = |source| BindError {
-            address: listen,
-            source,
-        };
-        let socket = udp_socket(listen).map_err(failed)?;
+    /// What the system says of the socket.
+    pub fn new(socket: UdpSocket, identity: &IdentitySeed) -> io::Result<Self> {
+        let local_address = socket.local_addr()?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(server_config(identity)));
         config
             .transport_config(transport::server())
@@ -79,9 +69,7 @@ impl Server {
             Some(config),
             socket,
             Arc::new(TokioRuntime),
-        )
-        .map_err(failed)?;
-        let local_address = endpoint.local_addr().map_err(failed)?;
+        )?;
         Ok(Self {
             endpoint,
             local_address,
@@ -288,17 +276,4 @@ impl ConnectionIdGenerator for RandomIds {
     fn cid_lifetime(&self) -> Option<Duration> {
         None
     }
-}
-
-fn udp_socket(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(listen),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
-    if listen.is_ipv6() {
-        socket.set_only_v6(!listen.ip().is_unspecified())?;
-    }
-    socket.bind(&listen.into())?;
-    Ok(socket.into())
 }

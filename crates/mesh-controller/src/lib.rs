@@ -1,4 +1,20 @@
 //! The controller: admits machines, distributes rosters, introduces peers.
+//!
+//! `core` decides and is pure: who is admitted, which roster comes into force, who is told what. Around it
+//! are thin shells: `serve` (QUIC), `http` (the local socket), `keeper` (the store's thread), `controller`
+//! (what was decided is written down, then told) and `daemon` (start and stop). A roster that is not on
+//! the disk is announced to nobody, and nothing that is broken (a file, the store, a push) replaces the
+//! roster in force.
+//!
+//! `mesh controller run` uses [`run`]; tests use [`Running`]. `docs/controller.md` is for its operators.
 
-/// Where the controller's local socket is unless configured otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/mesh/controller.sock";
+mod config;
+mod controller;
+mod core;
+mod daemon;
+mod http;
+mod keeper;
+mod serve;
+
+pub use config::{Config, ConfigError, DEFAULT_CONFIG, DEFAULT_SOCKET};
+pub use daemon::{Running, run};

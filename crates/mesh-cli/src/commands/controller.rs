@@ -1,11 +1,50 @@
 //! `mesh controller`.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use mesh_controller::Config;
+
 use crate::failure::{Exit, Failure};
 
 /// Run the controller
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
 
-pub(crate) fn run(_args: Args) -> Result<Exit, Failure> {
-    todo!()
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the controller until it is told to stop
+    ///
+    /// Needs no privileges. SIGTERM stops it; SIGHUP makes it read the configuration's signers and the
+    /// watched inventory or roster again, which a change of that file does too.
+    Run {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = mesh_controller::DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+}
+
+pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
+    match args.verb {
+        Verb::Run { config: path } => {
+            let config = load(&path)?;
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the asynchronous runtime")?
+                .block_on(mesh_controller::run(config, path))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    let named = || format!("the configuration `{}` is refused", path.display());
+    Config::load(path).with_context(named).map_err(|error| {
+        Failure::new(Exit::Usage, error).hint("`docs/controller.md` lists the keys with an example")
+    })
 }

@@ -1,0 +1,335 @@
+//! The controller's shell around its decisions: what is decided is written down, then told.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::UNIX_EPOCH,
+};
+
+use anyhow::Context as _;
+use mesh_inventory::{
+    inventory, resolve,
+    roster::{Roster, RosterError},
+};
+use mesh_store::Write;
+use mesh_types::{IdentitySeed, NetworkId, Serial};
+use mesh_wire::control::{ErrorCode, Notice, Reply};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::{
+    core::{By, ClientId, Core, Effect, Judgement, Mode, Now},
+    keeper::{Keeper, chain},
+};
+
+/// Pushed rosters that are held in memory at a time.
+const PUSHES_MAX: usize = 4;
+
+/// The largest file that is read for an inventory or a roster, in bytes.
+const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How the shell reaches an admitted client.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) notices: mpsc::Sender<Notice>,
+    pub(crate) end: watch::Sender<Option<End>>,
+}
+
+/// Why a client's connection is ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Cut(String),
+    Replaced,
+}
+
+pub(crate) struct Controller {
+    pub(crate) network: NetworkId,
+    identity: IdentitySeed,
+    mode: Mode,
+    core: Mutex<Core>,
+    lines: Mutex<BTreeMap<ClientId, Line>>,
+    keeper: Keeper,
+    /// One roster change at a time, from its judgement to its announcement.
+    change: tokio::sync::Mutex<()>,
+    pub(crate) pushes: Semaphore,
+    /// The serial in force, for all who are to be told of it.
+    serial: watch::Sender<Option<Serial>>,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        network: NetworkId,
+        identity: IdentitySeed,
+        mode: Mode,
+        core: Core,
+        keeper: Keeper,
+    ) -> Self {
+        let serial = core.roster().map(|roster| roster.head().serial);
+        Self {
+            network,
+            identity,
+            mode,
+            core: Mutex::new(core),
+            lines: Mutex::new(BTreeMap::new()),
+            keeper,
+            change: tokio::sync::Mutex::new(()),
+            pushes: Semaphore::new(PUSHES_MAX),
+            serial: watch::Sender::new(serial),
+        }
+    }
+
+    /// The core, for one decision; never held across an `await`.
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) const fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(crate) fn serial(&self) -> watch::Receiver<Option<Serial>> {
+        self.serial.subscribe()
+    }
+
+    /// Puts a client where effects find it.
+    pub(crate) fn connect(&self, id: ClientId, line: Line) {
+        self.lines().insert(id, line);
+    }
+
+    /// Forgets a client whose connection ended.
+    pub(crate) fn disconnect(&self, id: ClientId) {
+        self.lines().remove(&id);
+        let writes = self.core().disconnected(now(), id);
+        self.keeper.note(writes);
+    }
+
+    pub(crate) fn perform(&self, effects: Vec<Effect>) {
+        let lines = self.lines();
+        for effect in effects {
+            match effect {
+                Effect::Notify(id, notice) => {
+                    // A client that does not read misses introductions; its peers ask again.
+                    let _ = lines.get(&id).map(|line| line.notices.try_send(notice));
+                }
+                Effect::Cut(id, reason) => {
+                    if let Some(line) = lines.get(&id) {
+                        line.end.send_replace(Some(End::Cut(reason)));
+                    }
+                }
+                Effect::Replace(id) => {
+                    if let Some(line) = lines.get(&id) {
+                        line.end.send_replace(Some(End::Replaced));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Judges a pushed roster, and puts it in force.
+    pub(crate) async fn push(&self, file: Vec<u8>, by: By) -> Reply {
+        let verified = self.verify(file).await;
+        let change = self.change.lock().await;
+        let (judgement, writes) = self.core().judge(now(), verified, &by);
+        self.keeper.note(writes);
+        match judgement {
+            Judgement::Accept(roster) => {
+                let writes = self.core().writes_of(now(), &roster, &by);
+                if let Err(error) = self.keeper.commit(writes).await {
+                    let error = format!("{error:#}");
+                    warn!(%error, "a pushed roster was not taken, because it cannot be stored");
+                    self.core().set_problem("store", Some(error));
+                    return Reply::Error {
+                        code: ErrorCode::Internal,
+                        message: "the controller cannot store the roster; its log says why"
+                            .to_owned(),
+                    };
+                }
+                let reply = Reply::Accepted {
+                    serial: roster.head().serial,
+                    members: roster.head().member_count,
+                };
+                self.install(roster, &by);
+                drop(change);
+                reply
+            }
+            Judgement::InForce(serial) => {
+                let members = self.core().roster().map_or(0, |r| r.head().member_count);
+                Reply::Accepted { serial, members }
+            }
+            Judgement::Refused(refused) => {
+                let error = chain(&refused);
+                warn!(%by, %error, "a roster was refused");
+                let code = match &refused {
+                    crate::core::PushRefused::Refused(reason) if reason.is_forceable() => {
+                        ErrorCode::ForceNeeded
+                    }
+                    crate::core::PushRefused::Refused(_) | crate::core::PushRefused::Forged(_) => {
+                        ErrorCode::RosterRefused
+                    }
+                };
+                Reply::Error {
+                    code,
+                    message: error,
+                }
+            }
+        }
+    }
+
+    /// Looks at the watched file and makes what it says take effect. What is wrong with it stays visible
+    /// as a problem, and the roster in force stays.
+    pub(crate) async fn refresh(&self) {
+        let (what, result) = match &self.mode {
+            Mode::Push => return,
+            Mode::Inventory(path) => ("inventory", self.refresh_inventory(path).await),
+            Mode::Roster(path) => ("roster", self.refresh_roster(path).await),
+        };
+        if let Err(error) = &result {
+            warn!("the {what} was not taken, and the roster in force stays: {error:#}");
+        }
+        let problem = result.err().map(|error| format!("{error:#}"));
+        self.core().set_problem(what, problem);
+    }
+
+    /// Does what is to be done again from time to time.
+    pub(crate) async fn tidy(&self) {
+        let pending = self.core().unsaved_pending();
+        self.keeper.note(pending.into_iter().collect());
+        if self.core().is_overtaken() {
+            self.refresh().await;
+        }
+    }
+
+    /// Notes what is only in memory, at the end.
+    pub(crate) fn put_away(&self) {
+        let mut core = self.core();
+        let mut writes = core.disconnected_all(now());
+        writes.extend(core.unsaved_pending());
+        drop(core);
+        self.keeper.note(writes);
+    }
+
+    /// Writes everything anew after the store failed or was replaced.
+    pub(crate) async fn mend_store(&self) {
+        let change = self.change.lock().await;
+        let writes = self.core().everything();
+        let result = self.keeper.commit(writes).await;
+        drop(change);
+        match result {
+            Ok(()) => {
+                info!("the store works again");
+                self.core().set_problem("store", None);
+            }
+            Err(error) => self.core().set_problem("store", Some(format!("{error:#}"))),
+        }
+    }
+
+    async fn refresh_roster(&self, path: &std::path::Path) -> anyhow::Result<()> {
+        let by = By::File(path.to_owned());
+        let file = read(path).await?;
+        let verified = self.verify(file).await;
+        let _change = self.change.lock().await;
+        let (judgement, writes) = self.core().judge(now(), verified, &by);
+        let roster = match judgement {
+            Judgement::Accept(roster) => roster,
+            Judgement::InForce(_) => return Ok(()),
+            Judgement::Refused(refused) => {
+                self.keeper.note(writes);
+                return Err(anyhow::Error::new(refused)
+                    .context(format!("the roster `{}` is refused", path.display())));
+            }
+        };
+        // The file itself is where it is kept, so a store that fails keeps nobody waiting.
+        let writes = self.core().writes_of(now(), &roster, &by);
+        if let Err(error) = self.keeper.commit(writes).await {
+            self.core().set_problem("store", Some(format!("{error:#}")));
+        }
+        self.install(roster, &by);
+        Ok(())
+    }
+
+    async fn refresh_inventory(&self, path: &std::path::Path) -> anyhow::Result<()> {
+        let by = By::File(path.to_owned());
+        let file = read(path).await?;
+        let _change = self.change.lock().await;
+        let previous = self.core().roster().cloned();
+        let name = path.display().to_string();
+        let network = self.network;
+        let resolution = tokio::task::spawn_blocking(move || {
+            let inventory = inventory::parse(&name, &file)?;
+            resolve(&inventory, previous.as_deref())
+        })
+        .await?
+        .map_err(|report| anyhow::anyhow!("{}", report.to_string().trim_end()))?;
+        if resolution.network().id != network {
+            anyhow::bail!(
+                "the inventory `{}` is of network `{}`, and this controller serves `{network}`",
+                path.display(),
+                resolution.network().id
+            );
+        }
+        let unsigned = self.core().to_sign(now(), &resolution)?;
+        let Some(unsigned) = unsigned else {
+            return Ok(());
+        };
+        let roster = Arc::new(unsigned.sign_with_seed(&self.identity)?);
+        // A serial that is not on the disk could be signed twice.
+        let writes = self.core().writes_of(now(), &roster, &by);
+        if let Err(error) = self.keeper.commit(writes).await {
+            self.core().set_problem("store", Some(format!("{error:#}")));
+            return Err(error.context("what was signed cannot be stored"));
+        }
+        self.install(roster, &by);
+        Ok(())
+    }
+
+    /// Puts a stored roster in force and tells everyone.
+    fn install(&self, roster: Arc<Roster>, by: &By) {
+        let head = roster.head();
+        let (serial, members) = (head.serial, head.member_count);
+        let (effects, writes) = self.core().install(now(), roster);
+        self.keeper.note(writes);
+        self.perform(effects);
+        self.serial.send_replace(Some(serial));
+        info!(%serial, members, %by, "roster came into force");
+    }
+
+    async fn verify(&self, file: Vec<u8>) -> Result<Roster, RosterError> {
+        let (network, trusted) = (self.network, self.core().trusted());
+        let verify = move || Roster::verify(&file, &network, &trusted);
+        match tokio::task::spawn_blocking(verify).await {
+            Ok(result) => result,
+            Err(gone) => Err(RosterError::Inconsistent(format!(
+                "it could not be verified: {gone}"
+            ))),
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<ClientId, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clocks as they are.
+pub(crate) fn now() -> Now {
+    // A clock before 1970 is as good as one in 1970: wrong, and reported as such.
+    let wall = mesh_os::clock::wall().duration_since(UNIX_EPOCH);
+    Now {
+        millis: wall.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        }),
+        instant: mesh_os::clock::now(),
+    }
+}
+
+/// Writes about what was decided for a client.
+pub(crate) fn note(controller: &Controller, writes: Vec<Write>) {
+    controller.keeper().note(writes);
+}
+
+async fn read(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || mesh_os::file::read_bounded(&path, FILE_BYTES_MAX))
+        .await
+        .context("the reading thread is gone")?
+        .map_err(Into::into)
+}

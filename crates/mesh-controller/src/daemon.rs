@@ -1,0 +1,272 @@
+//! Start, run, stop.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use mesh_control::Server;
+use mesh_inventory::roster::Signer;
+use mesh_os::{file, socket, unix, watch::FileWatch};
+use mesh_types::IdentitySeed;
+use sd_notify::NotifyState;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::{
+    Config,
+    controller::{Controller, now},
+    core::{Core, Mode},
+    http,
+    keeper::Keeper,
+    serve,
+};
+
+/// Permission bits of the local socket: its user and its group may use it.
+const SOCKET_MODE: u32 = 0o660;
+
+/// How often pending keys go to the disk and a roster that was overtaken is signed again.
+const TIDY: Duration = Duration::from_millis(500);
+
+/// How often a store that failed is tried again.
+const MEND: Duration = Duration::from_secs(5);
+
+/// The longest identity file.
+const IDENTITY_BYTES_MAX: usize = 256;
+
+/// A controller with its sockets bound and its state loaded, ready to serve.
+pub struct Running {
+    controller: Arc<Controller>,
+    server: Arc<Server>,
+    tasks: JoinSet<()>,
+    watch: Option<FileWatch>,
+    config_path: Option<PathBuf>,
+    http_address: Option<SocketAddr>,
+    _socket: unix::SocketFile,
+    store: std::thread::JoinHandle<()>,
+}
+
+/// Runs a controller until SIGTERM or SIGINT. SIGHUP makes it read `config_path` and the watched file
+/// again.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, with the next step.
+pub async fn run(config: Config, config_path: PathBuf) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let (stop, stopped) = oneshot::channel();
+    let mut running = Running::start(config).await?;
+    running.config_path = Some(config_path);
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        warn!(%error, "the service manager was not told of the start");
+    }
+    let signals = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = stop.send(());
+    });
+    running.run_until(stopped).await;
+    signals.abort();
+    Ok(())
+}
+
+impl Running {
+    /// Starts a controller: identity, state, roster, sockets. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// An identity or socket that cannot be had, or an identity that may not sign. A store, an inventory
+    /// or a roster that is broken is a problem to be reported, and no reason not to serve.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let identity = read_identity(&config.identity_file)?;
+        let mode = mode(&config);
+        if let Mode::Inventory(path) = &mode
+            && !config.signers.contains(&Signer::from(identity.public()))
+        {
+            anyhow::bail!(
+                "the controller is to sign `{}`, and its own identity `{}` is not among `signers`; add it, or give it a signed `roster` instead of the `inventory`",
+                path.display(),
+                identity.public()
+            );
+        }
+        let socket = socket::bind_udp(config.listen)?;
+        let server = Server::new(socket, &identity).context("cannot serve QUIC")?;
+        let (listener, socket_file) =
+            unix::listen(&config.socket, SOCKET_MODE, config.group.as_deref())?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let http_listener = config.http_listen.map(socket::bind_tcp).transpose()?;
+
+        let opened = Keeper::open(config.state_dir.clone())?;
+        let mut core = Core::new(
+            config.network,
+            identity.public(),
+            mode.clone(),
+            config.signers,
+            opened.snapshot,
+            now(),
+        );
+        for (what, problem) in [("store", opened.problem), ("damage", opened.damage)] {
+            if let Some(problem) = &problem {
+                warn!(problem, "the state is not as it was left");
+            }
+            core.set_problem(what, problem);
+        }
+        // Made before the file is read for the first time, so that no change is missed.
+        let watch = match &mode {
+            Mode::Inventory(path) | Mode::Roster(path) => Some(FileWatch::new(path.clone())),
+            Mode::Push => None,
+        };
+        let controller = Arc::new(Controller::new(
+            config.network,
+            identity,
+            mode,
+            core,
+            opened.keeper,
+        ));
+        controller.refresh().await;
+
+        let server = Arc::new(server);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve::serve(Arc::clone(&controller), Arc::clone(&server)));
+        let router = http::router(Arc::clone(&controller));
+        tasks.spawn(serve_http(axum::serve(listener, router.clone())));
+        let mut http_address = None;
+        if let Some(listener) = http_listener {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            http_address = Some(listener.local_addr()?);
+            tasks.spawn(serve_http(axum::serve(listener, router)));
+        }
+        info!(address = %server.local_address(), "controller serves");
+        Ok(Self {
+            controller,
+            server,
+            tasks,
+            watch,
+            config_path: None,
+            http_address,
+            _socket: socket_file,
+            store: opened.thread,
+        })
+    }
+
+    /// Where agents connect, with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.server.local_address()
+    }
+
+    /// Where the JSON API is served over TCP; `None`: it is not.
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Serves until `stop` is sent or dropped, then tells the clients and puts the state away.
+    pub async fn run_until(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut reload = signal(SignalKind::hangup()).ok();
+        let mut tidy = interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut mend = interval(MEND);
+        mend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = &mut stop => break,
+                () = changed(&mut self.watch) => self.controller.refresh().await,
+                () = hung_up(&mut reload) => self.reload().await,
+                _ = tidy.tick() => self.controller.tidy().await,
+                _ = mend.tick() => self.mend().await,
+            }
+        }
+        info!("controller stops");
+        // A service manager that is not there needs no word.
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.server.shutdown().await;
+        self.tasks.shutdown().await;
+        self.controller.put_away();
+        drop(self.controller);
+        // The last one to hand work over is gone, so this ends when all of it is on the disk.
+        let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
+    }
+
+    async fn reload(&self) {
+        if let Some(path) = &self.config_path {
+            match Config::load(path) {
+                Ok(config) => {
+                    self.controller.core().trust(config.signers);
+                    info!(
+                        "signers were read again; other changes of the configuration need a restart"
+                    );
+                }
+                Err(error) => warn!(
+                    "the configuration `{}` is not taken: {error}",
+                    path.display()
+                ),
+            }
+        }
+        self.controller.refresh().await;
+    }
+
+    async fn mend(&self) {
+        if self.controller.core().has_problem("store") {
+            self.controller.mend_store().await;
+            // What could not be signed without a store can be now.
+            self.controller.refresh().await;
+        }
+    }
+}
+
+async fn serve_http<L, M, S>(server: axum::serve::Serve<L, M, S>)
+where
+    axum::serve::Serve<L, M, S>: IntoFuture<Output = std::io::Result<()>>,
+{
+    if let Err(error) = server.await {
+        warn!(%error, "the local API ended");
+    }
+}
+
+async fn changed(watch: &mut Option<FileWatch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn hung_up(reload: &mut Option<tokio::signal::unix::Signal>) {
+    match reload {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn mode(config: &Config) -> Mode {
+    match (&config.inventory, &config.roster) {
+        (Some(path), _) => Mode::Inventory(path.clone()),
+        (None, Some(path)) => Mode::Roster(path.clone()),
+        (None, None) => Mode::Push,
+    }
+}
+
+fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
+    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX)?;
+    let line = std::str::from_utf8(&bytes).unwrap_or_default();
+    IdentitySeed::parse(line).with_context(|| {
+        format!(
+            "`{}` holds no identity; make one with `mesh keygen`",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,71 @@
+//! What the controller tells on its local socket and, read-only all of it, over HTTP on loopback.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use mesh_api::{ControllerReport, Pending, VERSION};
+use mesh_store::AuditEntry;
+use serde::{Deserialize, Serialize};
+
+use crate::controller::{Controller, now};
+
+/// Audit entries in an answer unless the question says otherwise.
+const ENTRIES_DEFAULT: usize = 100;
+
+/// `GET /v1/audit?limit=N`: what happened, latest first.
+#[derive(Serialize)]
+struct Audit {
+    version: u32,
+    entries: Vec<AuditEntry>,
+}
+
+#[derive(Deserialize)]
+struct AuditQuery {
+    limit: Option<usize>,
+}
+
+pub(crate) fn router(controller: Arc<Controller>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/pending", get(pending))
+        .route("/v1/audit", get(audit))
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is no such question") })
+        .with_state(controller)
+}
+
+async fn status(State(controller): State<Arc<Controller>>) -> Json<ControllerReport> {
+    Json(controller.core().report_answer(now()))
+}
+
+async fn pending(State(controller): State<Arc<Controller>>) -> Json<Pending> {
+    Json(controller.core().pending_answer(now()))
+}
+
+async fn audit(
+    State(controller): State<Arc<Controller>>,
+    Query(query): Query<AuditQuery>,
+) -> Response {
+    let limit = query.limit.unwrap_or(ENTRIES_DEFAULT);
+    match controller.keeper().audit(limit).await {
+        Ok(entries) => Json(Audit {
+            version: VERSION,
+            entries,
+        })
+        .into_response(),
+        Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
+    }
+}
+
+fn refused(status: StatusCode, error: &str) -> Response {
+    let error = mesh_api::Error {
+        version: VERSION,
+        error: error.to_owned(),
+    };
+    (status, Json(error)).into_response()
+}
