@@ -53,6 +53,15 @@ pub struct Question {
 }
 
 impl Server {
+    /// Serves on `listen`, as the system binds it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the socket.
+    pub fn bind(listen: SocketAddr, identity: &IdentitySeed) -> io::Result<Self> {
+        Self::new(UdpSocket::bind(listen)?, identity)
+    }
+
     /// Serves on a bound UDP socket.
     ///
     /// # Errors

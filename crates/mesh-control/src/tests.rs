@@ -27,8 +27,7 @@ fn identity(number: u8) -> IdentitySeed {
 }
 
 fn server() -> (Server, SocketAddr) {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let server = Server::new(socket, &identity(1)).unwrap();
+    let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into(), &identity(1)).unwrap();
     let address = server.local_address();
     (server, address)
 }
@@ -113,8 +112,7 @@ async fn a_server_with_another_key_is_refused_and_named() {
 
 #[tokio::test]
 async fn one_socket_serves_both_families() {
-    let socket = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-    let server = Server::new(socket, &identity(1)).unwrap();
+    let server = Server::bind((Ipv6Addr::UNSPECIFIED, 0).into(), &identity(1)).unwrap();
     let port = server.local_address().port();
     // The first address is dead, and costs no more than its head start.
     let addresses = [
