@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
-    file,
+    file::{self, ReadFileError},
     privilege::{self, UserChange},
     udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
@@ -156,17 +156,23 @@ async fn serve(
 }
 
 fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
-    let hint = || {
-        format!(
-            "this machine has no usable identity; `mesh keygen --out {}` makes one",
-            path.display()
-        )
-    };
-    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX).with_context(hint)?;
+    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX).map_err(|error| {
+        let missing = matches!(&error, ReadFileError::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::NotFound);
+        let what = if missing {
+            format!(
+                "this machine has no identity; `mesh keygen --out {}` makes one",
+                path.display()
+            )
+        } else {
+            "this machine's identity cannot be used".to_owned()
+        };
+        anyhow::Error::new(error).context(what)
+    })?;
     let line = std::str::from_utf8(&bytes)
         .ok()
         .with_context(|| format!("`{}` is not an identity file", path.display()))?;
-    IdentitySeed::parse(line).with_context(|| format!("`{}`", path.display()))
+    IdentitySeed::parse(line).with_context(|| format!("cannot use `{}`", path.display()))
 }
 
 /// A stored roster that is torn, forged or no longer trusted is a warning: a controller has a good one.

@@ -8,8 +8,8 @@ use tracing::{debug, info, warn};
 
 use crate::{agent::Agent, chain};
 
-/// Looks the endpoints up, and tells those who report them if they changed.
-pub(crate) fn look(agent: &Agent) {
+/// Looks the endpoints up, and tells those who report them if they changed; returns whether they did.
+pub(crate) fn look(agent: &Agent) -> bool {
     match endpoints(agent) {
         Ok(found) => {
             let changed = agent.endpoints.send_if_modified(|known| {
@@ -20,11 +20,15 @@ pub(crate) fn look(agent: &Agent) {
             if changed {
                 debug!(endpoints = ?*agent.endpoints.borrow(), "own endpoints changed");
             }
+            changed
         }
-        Err(error) => warn!(
-            error = chain(&error),
-            "could not look up this machine's endpoints"
-        ),
+        Err(error) => {
+            warn!(
+                error = chain(&error),
+                "could not look up this machine's endpoints"
+            );
+            false
+        }
     }
 }
 
@@ -51,9 +55,11 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
             );
             return std::future::pending().await;
         }
-        info!("the network changed");
-        look(&agent);
-        agent.overlay.network_changed();
+        // An interface of some container that comes or goes is no reason to greet the fleet.
+        if look(&agent) {
+            info!("the network changed");
+            agent.overlay.network_changed();
+        }
     }
 }
 

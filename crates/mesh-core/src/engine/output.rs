@@ -36,7 +36,7 @@ pub enum Event {
         /// Whether this side asked for it.
         initiator: bool,
     },
-    /// Traffic, a probe or a handshake has been unanswered for 15 s. Attempts go on by themselves.
+    /// Traffic, a probe or a handshake has been unanswered for 12 s. Attempts go on by themselves.
     PeerUnresponsive {
         /// Who.
         peer: WireguardPublicKey,

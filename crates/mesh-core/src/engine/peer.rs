@@ -112,7 +112,7 @@ pub enum PeerState {
         /// Since when a session has been wanted.
         since: Instant,
     },
-    /// Traffic, a probe or handshakes go unanswered for 15 s or longer.
+    /// Traffic, a probe or handshakes go unanswered for 12 s or longer.
     Unanswered {
         /// Since when.
         since: Instant,

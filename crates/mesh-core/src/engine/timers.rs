@@ -7,7 +7,7 @@
 //! | echo, mesh peers | 1 s and 2 s after data was sent that nothing came for | ours |
 //! | handshake, mesh peers | 3 s after it | ours |
 //! | handshake, others | 15 s after it (keepalive plus one lost handshake) | 6.5 |
-//! | unresponsive | 15 s after it, or after a session was wanted | ours |
+//! | unresponsive | 12 s after it, or after a session was wanted | ours |
 //! | handshake again | 5 s and up to a third after the last; at first 1 s and 2 s for mesh peers | 6.4 |
 //! | handshake again, unwanted for 90 s | 30 s after the last | 6.4 gives up |
 //! | give up | 540 s after the session was last wanted | 6.3 |
@@ -51,8 +51,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * REJECT_AFTER.as_secs());
 const ECHO_INTERVAL: Duration = Duration::from_secs(1);
 const ECHOES: u32 = 2;
 
-/// When traffic has gone unanswered for so long, the peer is said to be unresponsive.
-pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(15);
+/// When traffic has gone unanswered for so long, the peer is said to be unresponsive: later than the
+/// keepalive of a peer that has nothing to say, and soon enough that whoever looks knows within 15 s.
+pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(12);
 
 /// An echo that has not been answered for so long will not be.
 const PROBE_LIFETIME: Duration = Duration::from_secs(20);
