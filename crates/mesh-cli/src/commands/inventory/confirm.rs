@@ -1,20 +1,17 @@
 //! Asking before something is done.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead};
 
 use anyhow::Context as _;
 
 use crate::output;
 
-/// Asks a person; `true` where nobody is there to ask, because stdin is no terminal.
+/// Asks whoever is at the terminal; anything but a yes is a no.
 ///
 /// # Errors
 ///
 /// If the answer cannot be read.
 pub(super) fn confirm(question: &str) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        return Ok(true);
-    }
     output::error(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin()

@@ -1,6 +1,9 @@
 //! `mesh inventory push`.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+};
 
 use anyhow::anyhow;
 use mesh_control::{ConnectError, Connection, Expect, connect};
@@ -59,29 +62,29 @@ async fn push(args: &Args, roster: &Roster, previous: Option<Roster>) -> Result<
         return Err(Failure::new(Exit::Refused, error)
             .hint("give the controller its `publicKey` in the inventory, and sign that"));
     }
-    let connection = connect(&args.controller, None, Expect::OneOf(controllers))
-        .await
-        .map_err(|error| unreachable(args, error))?;
-    if !args.yes {
-        let in_force = match in_force(&connection).await {
-            Some(in_force) => Some(in_force),
-            None => previous,
-        };
+    if !args.yes && io::stdin().is_terminal() {
+        // A connection of its own: a controller may close it on a stranger who asks for the roster.
+        let connection = reach(args, &controllers).await?;
+        let in_force = in_force(&connection).await.or(previous);
         output::error(&plan(roster, in_force.as_ref()));
-        if !confirm(&format!(
-            "push {} to `{}`?",
-            summary(roster),
-            args.controller
-        ))? {
+        let question = format!("push {} to `{}`?", summary(roster), args.controller);
+        if !confirm(&question)? {
             return Err(Failure::new(Exit::Refused, anyhow!("nothing was pushed")));
         }
     }
+    let connection = reach(args, &controllers).await?;
     let request = Request::Push { force: args.force };
     let (reply, _) = connection
         .request(&request, &roster.to_file())
         .await
         .map_err(|error| Failure::new(Exit::Unreachable, error))?;
     answer(args, reply)
+}
+
+async fn reach(args: &Args, controllers: &[NodeId]) -> Result<Connection, Failure> {
+    connect(&args.controller, None, Expect::OneOf(controllers.to_vec()))
+        .await
+        .map_err(|error| unreachable(args, error))
 }
 
 /// The keys of the roster's controllers that are switched on.
