@@ -343,11 +343,8 @@ impl Peer {
             context.end_session(&unused);
         }
         self.link.note_authentic(INITIATION_BYTES);
-        // A peer without a known place is where it asks from, until its packets say otherwise. A known
-        // place is left alone: this message may have been sent on by someone else.
-        if self.link.endpoint().is_none() {
-            self.link.set_endpoint(from);
-        }
+        // Where the peer is will be seen when it uses the session: this message, authentic as it is, may
+        // be an old one that someone else sent on.
         context.output.transmit(from, message.to_vec());
         Ok(())
     }
