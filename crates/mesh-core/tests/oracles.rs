@@ -1,5 +1,10 @@
 //! The engine against other implementations: `snow` judges the handshake of both protocols, and
 //! boringtun is a live WireGuard peer on a clock that the test moves.
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a step that fails fails the test"
+)]
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -306,7 +311,7 @@ mod boringtun_peer {
                 _ => None,
             };
             if let Some(datagram) = first {
-                self.to_us(datagram);
+                self.deliver_to_us(datagram);
             }
             self.settle();
             self.at_node.contains(&packet)
@@ -331,7 +336,7 @@ mod boringtun_peer {
                     _ => None,
                 };
                 if let Some(datagram) = theirs {
-                    self.to_us(datagram);
+                    self.deliver_to_us(datagram);
                 }
                 self.settle();
             }
@@ -343,11 +348,11 @@ mod boringtun_peer {
             }
             store_stamps(&mut self.node.engine, self.now);
             while let Some(transmit) = self.node.engine.poll_transmit() {
-                self.to_them(transmit.data);
+                self.deliver_to_them(transmit.data);
             }
         }
 
-        fn to_us(&mut self, mut datagram: Vec<u8>) {
+        fn deliver_to_us(&mut self, mut datagram: Vec<u8>) {
             if let Ok(Message::Initiation(_)) = Message::parse(&datagram) {
                 self.initiations_theirs += 1;
             }
@@ -361,7 +366,7 @@ mod boringtun_peer {
             }
         }
 
-        fn to_them(&mut self, datagram: Vec<u8>) {
+        fn deliver_to_them(&mut self, datagram: Vec<u8>) {
             if let Ok(Message::Initiation(_)) = Message::parse(&datagram) {
                 self.initiations_ours += 1;
             }
@@ -382,7 +387,7 @@ mod boringtun_peer {
                 input = Vec::new();
             }
             for answer in answers {
-                self.to_us(answer);
+                self.deliver_to_us(answer);
             }
         }
     }

@@ -175,13 +175,11 @@ impl Driver {
 
     fn drain(&mut self) {
         while let Some(event) = self.engine.poll_event() {
-            match event {
-                Event::ReserveStamps { until } => {
-                    self.stamps = until;
-                    self.engine.stamps_reserved(until, now(self.started));
-                }
-                Event::SessionEstablished { initiator, .. } => self.sessions.push(initiator),
-                _ => {}
+            if let Event::ReserveStamps { until } = event {
+                self.stamps = until;
+                self.engine.stamps_reserved(until, now(self.started));
+            } else if let Event::SessionEstablished { initiator, .. } = event {
+                self.sessions.push(initiator);
             }
         }
         while let Some(transmit) = self.engine.poll_transmit() {

@@ -1,5 +1,10 @@
 //! Debian's `wireguard-go` as a live peer of the engine: over real UDP, in a network namespace of its
 //! own, with `wg` as the witness. Needs Linux and root; says why it is skipped elsewhere.
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a step that fails fails the test"
+)]
 #![cfg(target_os = "linux")]
 
 mod driver;

@@ -1,0 +1,130 @@
+//! What the fuzz targets do with their bytes. `mesh-tests` replays the committed corpus through the same
+//! functions, so nothing found once comes back.
+//!
+//! ```text
+//! cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run engine
+//! ```
+
+use std::{net::SocketAddr, time::Duration};
+
+use mesh_testkit::Network;
+use mesh_wire::{
+    control::{FrameHeader, HEADER_BYTES, Notice, Reply, Request, decode_message},
+    tunnel,
+    wireguard::{self, CookieReply, Initiation, Message, Response},
+};
+
+/// Parses WireGuard's messages; what is parsed is emitted as it was.
+pub fn wireguard(bytes: &[u8]) {
+    match Message::parse(bytes) {
+        Ok(Message::Initiation(message)) => {
+            assert_eq!(Initiation::parse(message).emit(), *message);
+        }
+        Ok(Message::Response(message)) => assert_eq!(Response::parse(message).emit(), *message),
+        Ok(Message::CookieReply(message)) => {
+            assert_eq!(CookieReply::parse(message).emit(), *message);
+        }
+        Ok(Message::Data(header)) => {
+            assert_eq!(header.emit(), bytes[..wireguard::DATA_HEADER_BYTES]);
+        }
+        Err(_) => {}
+    }
+}
+
+/// Parses a packet between agents; what is understood means the same when it is emitted.
+pub fn tunnel(bytes: &[u8]) {
+    let address = Network::agent_address();
+    if let Ok(message) = tunnel::parse(bytes, address) {
+        let emitted = tunnel::emit(message, address);
+        assert_eq!(tunnel::parse(&emitted, address), Ok(message));
+    }
+    let _ = tunnel::concerns_agents(bytes, address);
+}
+
+/// Parses a frame of the control channel, as each kind of message.
+pub fn control(bytes: &[u8]) {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return;
+    };
+    let Ok(header) = FrameHeader::parse(*header) else {
+        return;
+    };
+    let message = &rest[..header.message_bytes().min(rest.len())];
+    let _ = decode_message::<Request>(message);
+    let _ = decode_message::<Reply>(message);
+    let _ = decode_message::<Notice>(message);
+}
+
+/// Reads and resolves an inventory.
+pub fn inventory(bytes: &[u8]) {
+    mesh_inventory::fuzz::inventory(bytes);
+}
+
+/// Reads a roster, a signer and a list of allowed signers.
+pub fn roster(bytes: &[u8]) {
+    mesh_inventory::fuzz::roster(bytes);
+}
+
+/// Lets an attacker loose on two engines that have a session: `bytes` is a row of actions, each an
+/// opcode, an operand, a length and so many bytes. Whatever was done, the two still reach each other.
+pub fn engine(bytes: &[u8]) {
+    let mut network = Network::pair(1);
+    network.trace = Some(Vec::new());
+    assert!(network.reaches(0, 1, Duration::from_millis(100)));
+    assert!(network.reaches(1, 0, Duration::from_millis(100)));
+    let seen = network.trace.take().expect("set above");
+    let attacker = SocketAddr::from(([203, 0, 113, 66], 666));
+    let mut rest = bytes;
+    while let [opcode, operand, length, tail @ ..] = rest {
+        let (argument, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        let node = usize::from(operand & 1);
+        let pick = usize::from(operand >> 1);
+        match opcode % 6 {
+            0 => network.inject(node, attacker, argument.to_vec()),
+            1 => {
+                // A datagram that was seen, changed.
+                let mut datagram = seen[pick % seen.len()].1.data.clone();
+                for (byte, change) in datagram.iter_mut().zip(argument) {
+                    *byte ^= change;
+                }
+                network.inject(node, attacker, datagram);
+            }
+            2 => {
+                // A datagram that was seen, cut or lengthened.
+                let mut datagram = seen[pick % seen.len()].1.data.clone();
+                datagram.resize(usize::from(*length) * 2, 0);
+                network.inject(node, attacker, datagram);
+            }
+            3 => inside(&mut network, node, argument),
+            4 => network.run_for(Duration::from_millis(
+                u64::from(*operand) * u64::from(*length),
+            )),
+            _ => network.send_packet(node, argument),
+        }
+    }
+    network.send(0, 1);
+    network.send(1, 0);
+    network.run_for(Duration::from_secs(10));
+    assert!(network.reaches(0, 1, Duration::from_secs(1)));
+    assert!(network.reaches(1, 0, Duration::from_secs(1)));
+}
+
+/// A peer that turned bad: anything at all, sealed in its session.
+fn inside(network: &mut Network, node: usize, packet: &[u8]) {
+    let cover = mesh_testkit::packets::ipv6(
+        network.nodes[node].address,
+        network.nodes[1 - node].address,
+        &[],
+    );
+    let Some(route) = network.nodes[node].forwarding.route(&cover) else {
+        return;
+    };
+    let mut frame = vec![0; wireguard::data_message_bytes(packet.len())];
+    frame[wireguard::DATA_HEADER_BYTES..][..packet.len()].copy_from_slice(packet);
+    let now = network.now.instant;
+    if route.seal(&mut frame, packet.len(), now).is_ok() {
+        let from = network.nodes[node].endpoint;
+        network.inject(1 - node, from, frame);
+    }
+}
