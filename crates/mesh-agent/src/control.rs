@@ -88,6 +88,7 @@ async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
         agent.update_controller(&endpoint, |controller| {
             changed = controller.reason.as_ref() != Some(&reason);
             controller.connection = None;
+            controller.serial = None;
             controller.verdict = verdict;
             controller.reason = Some(reason.clone());
         });

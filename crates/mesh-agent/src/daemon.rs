@@ -8,6 +8,7 @@ use std::{
     os::unix::{fs::chown, net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -47,6 +48,9 @@ const IDENTITY_BYTES_MAX: usize = 256;
 /// The account to run as, where there is no account `mesh` and none is configured.
 const LAST_RESORT_USER: &str = "nobody";
 
+/// How long readiness waits for the first roster ever: a controller that is there answers within a second.
+const FIRST_ROSTER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Worker threads of the runtime, which only the control plane uses.
 const RUNTIME_THREADS: usize = 2;
 
@@ -76,7 +80,7 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
     let result = runtime.block_on(serve(&opened.agent, opened.news, opened.listener, path));
     opened.threads.stop();
     // The tasks hold the sockets and the device; nothing of them stays behind.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     drop(opened.socket_file);
     result
 }
@@ -136,9 +140,14 @@ async fn serve(
     tasks.spawn(rumours::act(agent.clone(), news));
     tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(reload::watch(agent.clone(), config_path));
-    notify(&[NotifyState::Ready]);
-    info!("agent ready");
+    let ready = async {
+        address_or_patience(agent).await;
+        notify(&[NotifyState::Ready]);
+        info!("agent ready");
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = ready => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         Some(ended) = tasks.join_next() => {
@@ -245,6 +254,22 @@ fn give_away_dirs(config: &Config) {
         if let Err(error) = chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())) {
             warn!(dir = %dir.display(), %error, "could not give a directory to the agent's user");
         }
+    }
+}
+
+/// Waits for the first roster where only that tells the address, so that services which are started after
+/// the agent can bind it; not for long, as there may be no controller to be reached.
+async fn address_or_patience(agent: &Agent) {
+    if agent.device.as_ref().and_then(Device::address).is_some() {
+        return;
+    }
+    let mut roster = agent.roster.subscribe();
+    let first = roster.wait_for(Option::is_some);
+    if tokio::time::timeout(FIRST_ROSTER_PATIENCE, first)
+        .await
+        .is_err()
+    {
+        info!("no roster yet; the address follows with the first one");
     }
 }
 

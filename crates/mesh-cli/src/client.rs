@@ -105,9 +105,7 @@ impl Daemon {
         let error = anyhow::Error::new(error)
             .context(format!("cannot reach the mesh {} at `{socket}`", self.name));
         let hint = if denied {
-            format!(
-                "only root and one group may ask: join the group that `stat -c %G {socket}` names, or use `sudo`"
-            )
+            denied_hint(mesh_os::unix::group_of(&self.socket).as_deref())
         } else {
             format!(
                 "start it with `systemctl start mesh-{}` or `mesh {} run`, or pass `--socket PATH`",
@@ -132,6 +130,19 @@ impl Daemon {
             Err(_) => anyhow!("the mesh {} does not know this question", self.name),
         };
         Failure::new(Exit::Refused, error)
+    }
+}
+
+/// The next step for who may not use a socket of `group`.
+fn denied_hint(group: Option<&str>) -> String {
+    match group {
+        Some(group) if group != "root" => format!(
+            "only root and the group `{group}` may ask: use `sudo`, or join with `sudo usermod -aG {group} $USER` and log in again"
+        ),
+        Some(_) | None => {
+            "only root may ask: use `sudo`, or name a `group` in the daemon's configuration"
+                .to_owned()
+        }
     }
 }
 
@@ -225,6 +236,13 @@ mod tests {
         let response = "HTTP/1.1 404 Not Found\r\ncontent-length: 37\r\n\r\n{\"version\":1,\"error\":\"no such peer\"} ";
         let failure = ask(response).await.0.unwrap_err();
         assert_eq!(render(&failure), "error: no such peer\n");
+    }
+
+    #[test]
+    fn whoever_may_not_ask_is_told_which_group_may() {
+        assert!(denied_hint(Some("mesh")).contains("usermod -aG mesh $USER"));
+        assert!(denied_hint(Some("root")).contains("name a `group`"));
+        assert!(denied_hint(None).contains("use `sudo`"));
     }
 
     #[tokio::test]

@@ -97,6 +97,13 @@ pub fn listen(
     Ok((listener, file))
 }
 
+/// The name of the group that a file belongs to; `None` if it cannot be told.
+pub fn group_of(path: &Path) -> Option<String> {
+    let gid = fs::metadata(path).ok()?.gid();
+    let group = Group::from_gid(nix::unistd::Gid::from_raw(gid)).ok()??;
+    Some(group.name)
+}
+
 fn find_group(name: &str) -> Result<Group, ListenError> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group),
