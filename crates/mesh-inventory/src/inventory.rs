@@ -297,6 +297,12 @@ impl Instance {
 }
 
 impl Inventory {
+    /// What reading alone found wrong; `None`: nothing. [`crate::resolve()`] tells this too, and more.
+    pub fn malformed(&self) -> Option<Report> {
+        let report = Report::new(self.source.clone(), self.problems.clone());
+        (!report.is_empty()).then_some(report)
+    }
+
     /// The instance that is the mesh; `None`: there is none, or several.
     pub(crate) fn mesh(&self) -> Option<&Instance> {
         let mut meshes = self

@@ -3,6 +3,7 @@
 mod admit;
 mod canonical;
 mod hash;
+mod lenient;
 mod merkle;
 mod signer;
 #[cfg(test)]
@@ -69,7 +70,8 @@ pub enum Role {
 pub struct Member {
     /// The machine's name.
     pub name: MachineName,
-    /// What kind of machine it is.
+    /// What kind of machine it is; one of a newer release counts as external.
+    #[serde(deserialize_with = "lenient::class")]
     pub class: MachineClass,
     /// Its key; `None`: declared, not yet keyed.
     #[serde(rename = "publicKey")]
@@ -82,7 +84,8 @@ pub struct Member {
     pub enabled: bool,
     /// Labels, sorted.
     pub tags: Vec<String>,
-    /// Roles in the mesh instance, sorted.
+    /// Roles in the mesh instance, sorted; those of newer releases are left out.
+    #[serde(deserialize_with = "lenient::roles")]
     pub roles: Vec<Role>,
     /// Static underlay endpoints of its agent, `host:port`.
     pub endpoints: Vec<String>,
@@ -228,20 +231,21 @@ impl Roster {
         network: &NetworkId,
         trusted: &[Signer],
     ) -> Result<Self, RosterError> {
-        let roster = Self::open(file)?;
-        if roster.head.network != *network {
-            return Err(RosterError::Network {
-                expected: *network,
-                found: roster.head.network,
-            });
-        }
-        match trusted.iter().find(|signer| **signer == roster.signer) {
-            Some(signer) => Ok(roster.signed_by(signer.clone())),
-            None => Err(RosterError::UntrustedSigner {
-                signer: roster.signer.fingerprint(),
-                trusted: trusted.len(),
-            }),
-        }
+        Self::read(file, |head, signer| {
+            if head.network != *network {
+                return Err(RosterError::Network {
+                    expected: *network,
+                    found: head.network,
+                });
+            }
+            match trusted.iter().find(|trusted| **trusted == signer) {
+                Some(trusted) => Ok(trusted.clone()),
+                None => Err(RosterError::UntrustedSigner {
+                    signer: signer.fingerprint(),
+                    trusted: trusted.len(),
+                }),
+            }
+        })
     }
 
     /// Reads a roster file and verifies all but whether its signer is trusted: anyone could have made
@@ -251,6 +255,14 @@ impl Roster {
     ///
     /// [`RosterError`] names what is wrong.
     pub fn open(file: &[u8]) -> Result<Self, RosterError> {
+        Self::read(file, |_, signer| Ok(signer))
+    }
+
+    /// `judge` gets the head and who signed it, before anything else is believed, and names the signer.
+    fn read(
+        file: &[u8],
+        judge: impl FnOnce(&Head, Signer) -> Result<Signer, RosterError>,
+    ) -> Result<Self, RosterError> {
         if file.len() > ROSTER_BYTES_MAX {
             return Err(RosterError::TooLarge(file.len()));
         }
@@ -262,7 +274,7 @@ impl Roster {
         let signature = part("signature")?
             .as_str()
             .ok_or(RosterError::Missing("signature"))?;
-        let signer = signer_of(&head_bytes, signature)?;
+        let signer = judge(&head, signer_of(&head_bytes, signature)?)?;
         let network_value = part("network")?;
         if Hash::of(&canonical::to_bytes(network_value)) != head.network_hash {
             return Err(RosterError::NetworkHash);

@@ -231,6 +231,7 @@ fn what_is_perhaps_not_meant_is_a_warning() {
     let mut fleet = fleet();
     fleet["network"]["signers"] = json!([]);
     fleet["machines"]["galena"]["publicKey"] = Value::Null;
+    fleet["machines"]["galena"]["mesh"] = json!({ "endpoints": ["galena.example:4194"] });
     fleet["instances"]["mesh"]["roles"]["peer"] = json!({ "tags": { "cloud": {} } });
     let resolution = resolved(&fleet);
     let warnings = warnings(&resolution).join("\n");

@@ -57,6 +57,9 @@ fn a_new_inventory_holds_the_admins_own_key_and_is_good_with_a_controller() {
     );
     let before = place.read("inventory.json");
     place.bad("inventory init --out inventory.json", 1);
+    let error = place.bad("inventory init --out other.json --domain My_Domain", 2);
+    assert!(error.contains("use `my-domain`"), "{error}");
+    assert!(!place.path("other.json").exists());
     assert_eq!(place.read("inventory.json"), before);
 }
 

@@ -1,5 +1,6 @@
 //! The settings of the mesh instance's roles.
 
+use mesh_types::{AGENT_PORT, CONTROLLER_PORT};
 use serde_json::Value;
 
 use super::{
@@ -91,13 +92,16 @@ fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_
     }
 }
 
-/// Checks one endpoint's form.
+/// Checks one endpoint's form; the controller's port in place of the agent's is a warning.
 pub(crate) fn check_endpoint(text: &Spanned<String>, problems: &mut Vec<Problem>) {
-    if let Err(reason) = endpoint::parse(&text.value) {
-        problems.push(Problem::error(
-            text.span.clone(),
-            format!("not an endpoint: {reason}"),
-        ));
+    let span = text.span.clone();
+    match endpoint::parse(&text.value) {
+        Err(reason) => problems.push(Problem::error(span, format!("not an endpoint: {reason}"))),
+        Ok((_, CONTROLLER_PORT)) => problems.push(
+            Problem::warning(span, format!("port {CONTROLLER_PORT} is a controller's"))
+                .hint(format!("an endpoint is where the machine's agent is reached: port {AGENT_PORT}, unless configured")),
+        ),
+        Ok(_) => {}
     }
 }
 

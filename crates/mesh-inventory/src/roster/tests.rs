@@ -196,6 +196,16 @@ fn fields_of_newer_releases_are_kept_and_signed() {
 }
 
 #[test]
+fn words_of_newer_releases_are_passed_over() {
+    let (network, mut members) = parts();
+    members["alpha"]["roles"] = json!(["archive", "peer"]);
+    members["alpha"]["class"] = json!("plan9");
+    let roster = Roster::open(&signed(&network, &members, |_| {})).unwrap();
+    assert_eq!(roster.members()["alpha"].roles, [Role::Peer]);
+    assert_eq!(roster.members()["alpha"].class, MachineClass::External);
+}
+
+#[test]
 fn a_roster_of_another_format_is_refused_by_its_number() {
     let (network, members) = parts();
     let file = signed(&network, &members, |head| {

@@ -72,8 +72,12 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         as_json(&args, id, &signers)
     };
     // Whatever the names given, what is written must be an inventory that can be read.
-    mesh_inventory::inventory::parse(&args.out.display().to_string(), text.as_bytes())
-        .map_err(|report| super::load::broken(&args.out, &report))?;
+    let parsed = mesh_inventory::inventory::parse(&args.out.display().to_string(), text.as_bytes());
+    let malformed = parsed.map_or_else(Some, |inventory| inventory.malformed());
+    if let Some(report) = malformed {
+        return Err(super::load::broken(&args.out, &report)
+            .hint("nothing was written; mend `--name` or `--domain`"));
+    }
     if args.out == Path::new("-") {
         output::answer(&text)?;
         return Ok(Exit::Done);

@@ -115,3 +115,19 @@ pub(super) fn count(number: usize, noun: &str) -> String {
         number => format!("{number} {noun}s"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_inventory::{inventory, resolve};
+
+    use super::*;
+
+    #[test]
+    fn a_fleet_is_a_table() {
+        let text = include_bytes!("../../../../../tests/fleet/inventory.json");
+        let inventory = inventory::parse("inventory.json", text).unwrap();
+        let resolution = resolve(&inventory, None).unwrap();
+        let table = render(resolution.network(), resolution.members().values());
+        insta::assert_snapshot!(table);
+    }
+}
