@@ -96,6 +96,27 @@ fn an_initiation_replayed_after_a_restart_makes_no_session_and_moves_no_endpoint
 }
 
 #[test]
+fn a_copy_that_came_by_a_one_way_path_does_not_keep_the_answer_from_the_others() {
+    let mut network = Network::pair(13);
+    network.trace = Some(Vec::new());
+    let packet = network.send(0, 1);
+    let initiation = network.trace.take().unwrap().remove(0).1.data;
+    // The first copies come from where no answer arrives, and no place is answered twice.
+    for host in [66, 66, 67, 68, 68] {
+        let nowhere = SocketAddr::from(([203, 0, 113, host], 666));
+        network.inject(1, nowhere, initiation.clone());
+    }
+    assert_eq!(network.datagrams, 1 + 3);
+    network.run_for(SHORT);
+    assert!(network.has_delivered(1, &packet));
+    assert_eq!(network.nodes[1].refusals, [Refusal::Replayed; 2]);
+    // A fifth place, or any place once the session is used, gets nothing.
+    let datagrams = network.datagrams;
+    network.inject(1, attacker(), initiation.clone());
+    assert_eq!(network.datagrams, datagrams);
+}
+
+#[test]
 fn every_changed_bit_of_a_handshake_is_noticed() {
     let (_, seen) = watched(3);
     for (length, target) in [(INITIATION_BYTES, 1), (RESPONSE_BYTES, 0)] {

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_types::Instant;
 use mesh_wire::wireguard::{
-    CookieReply, INITIATION_BYTES, INITIATION_MACS_OFFSET, Initiation, Message,
+    CookieReply, INITIATION_BYTES, INITIATION_MACS_OFFSET, Initiation, Message, RESPONSE_BYTES,
     RESPONSE_MACS_OFFSET, Response,
 };
 
@@ -35,6 +35,21 @@ pub(super) struct Attempt {
     sent: Instant,
     targets: Vec<SocketAddr>,
 }
+
+/// Our last response, while it may be asked for again.
+pub(super) struct Responded {
+    index: u32,
+    message: [u8; RESPONSE_BYTES],
+    mac1: [u8; 16],
+    /// First MAC of the initiation that it answers.
+    initiation: [u8; 16],
+    /// Where it was sent.
+    sent_to: Vec<SocketAddr>,
+}
+
+/// A response is sent to at most so many places. An initiation is fanned out to many endpoints, and the
+/// copy that comes first may have come by a way that leads in one direction only.
+const RESPONSE_PLACES_MAX: usize = 4;
 
 impl Engine {
     /// Acts on any message but a transport message.
@@ -105,9 +120,14 @@ impl Engine {
         if protocol == Protocol::MeshAes && !peer.speaks_mesh() {
             return Err(Refusal::UnknownPeer);
         }
-        let responder = peer.open_initiation(asked, &message, context, now)?;
+        let responder = match peer.open_initiation(asked, &message, context, now) {
+            Err(Refusal::Replayed) if peer.answers_again(&message) => {
+                return peer.repeat_response(from, context);
+            }
+            other => other?,
+        };
         self.with_peer(&id, now, |peer, context| {
-            peer.respond(from, protocol, responder, message.sender, context, now)
+            peer.respond(from, protocol, responder, &message, context, now)
         })
         .unwrap_or(Err(Refusal::UnknownPeer))
     }
@@ -125,7 +145,8 @@ impl Engine {
             .attempt
             .as_ref()
             .map(|attempt| (attempt.index, attempt.mac1));
-        let mac1 = [attempted, peer.responded]
+        let responded = peer.responded.as_ref().map(|last| (last.index, last.mac1));
+        let mac1 = [attempted, responded]
             .into_iter()
             .flatten()
             .find_map(|(sent, mac1)| (sent == index).then_some(mac1))
@@ -304,7 +325,7 @@ impl Peer {
         from: SocketAddr,
         protocol: Protocol,
         responder: Responder,
-        remote_index: u32,
+        initiation: &Initiation,
         context: &mut Context,
         now: Now,
     ) -> Result<(), Refusal> {
@@ -315,7 +336,7 @@ impl Peer {
         let index = context.free_index();
         let mut message = Response {
             sender: index,
-            receiver: remote_index,
+            receiver: initiation.sender,
             ephemeral: public,
             sealed_nothing: sealed_nothing.try_into().map_err(|_| Refusal::Malformed)?,
             mac1: [0; 16],
@@ -329,10 +350,16 @@ impl Peer {
         let mac1 = self
             .receiver_keys
             .sign(&mut message, RESPONSE_MACS_OFFSET, cookie);
-        self.responded = Some((index, mac1));
+        self.responded = Some(Responded {
+            index,
+            message,
+            mac1,
+            initiation: initiation.mac1,
+            sent_to: vec![from],
+        });
         let start = SessionStart {
             local_index: index,
-            remote_index,
+            remote_index: initiation.sender,
             protocol,
             limits: MessageLimits::new(protocol, context.large_packets),
             established: now.instant,
@@ -346,6 +373,27 @@ impl Peer {
         // Where the peer is will be seen when it uses the session: this message, authentic as it is, may
         // be an old one that someone else sent on.
         context.output.transmit(from, message.to_vec());
+        Ok(())
+    }
+
+    /// Whether an initiation that was heard before is the one that we answered last, with a session that
+    /// its sender has not used: the answer may not have reached it.
+    fn answers_again(&self, initiation: &Initiation) -> bool {
+        let unused = self.sessions.next.as_ref().map(|next| next.local_index);
+        self.responded
+            .as_ref()
+            .is_some_and(|last| last.initiation == initiation.mac1 && unused == Some(last.index))
+    }
+
+    /// Sends the last response to another place that its initiation came from. It is shorter than the
+    /// initiation and says nothing new, so who replays one gains nothing.
+    fn repeat_response(&mut self, to: SocketAddr, context: &mut Context) -> Result<(), Refusal> {
+        let last = self.responded.as_mut().ok_or(Refusal::Replayed)?;
+        if last.sent_to.contains(&to) || last.sent_to.len() >= RESPONSE_PLACES_MAX {
+            return Err(Refusal::Replayed);
+        }
+        last.sent_to.push(to);
+        context.output.transmit(to, last.message.to_vec());
         Ok(())
     }
 
@@ -377,8 +425,7 @@ impl Peer {
             initiator: true,
         };
         self.rtt = Some(now.instant.saturating_since(attempt.sent));
-        self.link
-            .note_authentic(mesh_wire::wireguard::RESPONSE_BYTES);
+        self.link.note_authentic(RESPONSE_BYTES);
         self.link.set_endpoint(from);
         let session = self.add_session(start, &keys, context);
         self.make_current(session, context);

@@ -12,7 +12,7 @@ use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
 use super::{
     Context, Event, PeerConfig,
     agents::Probe,
-    handshakes::Attempt,
+    handshakes::{Attempt, Responded},
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };
 use crate::{
@@ -52,8 +52,7 @@ pub(super) struct Peer {
     pub(super) highest_stamp: Option<[u8; 12]>,
     pub(super) last_initiation: Option<Instant>,
     pub(super) cookie: Option<Cookie>,
-    /// Our index in the last response, and its first MAC: what a cookie reply to it would name.
-    pub(super) responded: Option<(u32, [u8; 16])>,
+    pub(super) responded: Option<Responded>,
     pub(super) last_handshake: Option<Now>,
     pub(super) rtt: Option<Duration>,
     pub(super) clock_ahead_millis: Option<i64>,
