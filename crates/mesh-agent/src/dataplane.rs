@@ -19,9 +19,10 @@ use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
     tun::{PacketBatch, Tun},
-    udp::{RecvBatch, SendBatch},
+    udp::{Datagram, RecvBatch, SendBatch},
 };
-use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
+use mesh_types::Instant;
+use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes, is_data};
 use tracing::{debug, error};
 
 use crate::overlay::Overlay;
@@ -171,27 +172,36 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
             continue;
         }
         let now = clock::now();
-        let packets = batch.datagrams().filter_map(|datagram| {
-            let payload = datagram.payload;
-            if !mesh_wire::wireguard::is_data(payload) {
-                overlay.handle_datagram(datagram.from, payload);
-                return None;
-            }
-            match overlay.forwarding.open(datagram.from, payload, now) {
-                Opened::Packet { packet, .. } => Some(&*packet),
-                Opened::Agent { peer, packet } => {
-                    overlay.handle_agent_packet(&peer, packet);
-                    None
-                }
-                Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,
-            }
-        });
+        let packets = batch
+            .datagrams()
+            .filter_map(|datagram| open(overlay, datagram, now));
         tun.send(packets)?;
         if overlay.forwarding.needs_attention() {
             overlay.wake_timer();
         }
     }
     Ok(())
+}
+
+/// Takes a datagram; returns the packet for the TUN, if there is one in it.
+pub(crate) fn open<'a>(
+    overlay: &Overlay,
+    datagram: Datagram<'a>,
+    now: Instant,
+) -> Option<&'a [u8]> {
+    let Datagram { from, payload, .. } = datagram;
+    if !is_data(payload) {
+        overlay.handle_datagram(from, payload);
+        return None;
+    }
+    match overlay.forwarding.open(from, payload, now) {
+        Opened::Packet { packet, .. } => Some(packet),
+        Opened::Agent { peer, packet } => {
+            overlay.handle_agent_packet(&peer, packet);
+            None
+        }
+        Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,
+    }
 }
 
 fn run_timers(overlay: &Overlay, stop: &Stop) {

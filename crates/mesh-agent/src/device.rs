@@ -12,7 +12,7 @@ use mesh_os::{
     tun::{CreateTunError, Tun},
 };
 use mesh_types::NodeId;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::{chain, config::Config};
 
@@ -82,7 +82,8 @@ impl Device {
         let interface = interface_config(config, &wanted, Some(roster));
         match configured.links.configure(self.tun.index(), &interface) {
             Ok(()) => {
-                info!(addresses = ?wanted, "address set");
+                info!("address set");
+                debug!(addresses = ?wanted, "the interface's addresses changed");
                 configured.addresses = wanted;
             }
             Err(error) => error!(error = chain(&error), "could not set the address"),

@@ -407,3 +407,6 @@ fn link(view: &PeerView, now: Instant) -> Link {
         tx_bytes: view.sent_bytes,
     }
 }
+
+#[cfg(test)]
+mod tests;

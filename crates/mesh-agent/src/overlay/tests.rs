@@ -1,0 +1,216 @@
+//! Overlays over real sockets on loopback, without TUN devices.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Mutex as StdMutex, mpsc as std_mpsc},
+    thread::JoinHandle,
+};
+
+use mesh_os::{
+    poll::{Wake, wait_readable},
+    udp::RecvBatch,
+};
+
+use super::*;
+use crate::{
+    dataplane,
+    testing::{Fleet, name, network},
+};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A machine: its overlay, a thread that receives and runs timers, and what came out of the tunnel.
+struct Machine {
+    overlay: Arc<Overlay>,
+    news: StdMutex<mpsc::Receiver<News>>,
+    packets: std_mpsc::Receiver<Vec<u8>>,
+    own: PublicIdentity,
+    stop: Arc<(Wake, std::sync::atomic::AtomicBool)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Machine {
+    fn start(fleet: &Fleet, text: &str) -> Self {
+        let identity = fleet.seed_of(text);
+        let (overlay, news) = Overlay::new(
+            identity,
+            network().prefix().agent_address(),
+            Stamp::ZERO,
+            UdpSocket::bind(0).unwrap(),
+        );
+        // The first stamps, which a disk would have confirmed.
+        overlay.stamps_reserved(Stamp::from_nanos(u64::MAX));
+        let overlay = Arc::new(overlay);
+        let stop = Arc::new((Wake::new().unwrap(), false.into()));
+        let (out, packets) = std_mpsc::channel();
+        let thread = std::thread::spawn({
+            let (overlay, stop) = (overlay.clone(), stop.clone());
+            move || pump(&overlay, &stop.0, &stop.1, &out)
+        });
+        Self {
+            overlay,
+            news: StdMutex::new(news),
+            packets,
+            own: identity.public(),
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn apply(&self, roster: &Roster) {
+        self.overlay.apply_roster(roster, &self.own);
+    }
+
+    fn endpoint(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.overlay.socket.port()).into()
+    }
+
+    /// Waits for this piece of news.
+    async fn hear(&self, wanted: &News) {
+        let heard = async {
+            loop {
+                let news =
+                    std::future::poll_fn(|context| self.news.lock().unwrap().poll_recv(context));
+                if news.await.expect("the overlay lives") == *wanted {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, heard)
+            .await
+            .expect("the news")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop
+            .1
+            .store(true, std::sync::atomic::Ordering::Release);
+        self.stop.0.wake();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn pump(
+    overlay: &Overlay,
+    wake: &Wake,
+    stopped: &std::sync::atomic::AtomicBool,
+    out: &std_mpsc::Sender<Vec<u8>>,
+) {
+    let mut batch = RecvBatch::new();
+    while !stopped.load(std::sync::atomic::Ordering::Acquire) {
+        let sleep = overlay.run_timers().unwrap_or(DEADLINE);
+        // Timers that others set are noticed within this time.
+        let sleep = sleep.min(Duration::from_millis(20));
+        wait_readable(&overlay.socket, wake, Some(sleep)).unwrap();
+        overlay.socket.recv(&mut batch).unwrap();
+        for datagram in batch.datagrams() {
+            if let Some(packet) = dataplane::open(overlay, datagram, clock::now()) {
+                let _ = out.send(packet.to_vec());
+            }
+        }
+    }
+}
+
+/// An IPv6 packet without content (next header 59) between two machines.
+fn packet(fleet: &Fleet, from: &str, to: &str) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+    packet.extend(fleet.members[&name(from)].address.octets());
+    packet.extend(fleet.members[&name(to)].address.octets());
+    packet
+}
+
+fn pair(fleet: &Fleet) -> (Machine, Machine) {
+    let (a, b) = (
+        Machine::start(fleet, "cinnabar"),
+        Machine::start(fleet, "galena"),
+    );
+    a.apply(&fleet.roster(7));
+    b.apply(&fleet.roster(7));
+    (a, b)
+}
+
+#[tokio::test]
+async fn a_ping_goes_there_and_back_and_the_peers_show_as_connected() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (a, b) = pair(&fleet);
+    a.overlay.add_candidates(&name("galena"), &[b.endpoint()]);
+    let outcome = a.overlay.ping(&name("galena"), DEADLINE).await;
+    let PingOutcome::Answered { endpoint, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(endpoint, b.endpoint());
+    assert_eq!(a.overlay.links()[&name("galena")].phase, Phase::Connected);
+    // The other side learnt the endpoint from the handshake.
+    let link = b.overlay.links()[&name("cinnabar")];
+    assert_eq!(
+        (link.phase, link.endpoint),
+        (Phase::Connected, Some(a.endpoint()))
+    );
+}
+
+#[tokio::test]
+async fn a_packet_waits_for_an_endpoint_and_arrives() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (a, b) = pair(&fleet);
+    let sent = packet(&fleet, "cinnabar", "galena");
+    a.overlay.handle_packet(&sent);
+    let wanted = name("galena");
+    a.hear(&News::NeedEndpoints(wanted.clone())).await;
+    a.overlay.add_candidates(&wanted, &[b.endpoint()]);
+    assert_eq!(b.packets.recv_timeout(DEADLINE).unwrap(), sent);
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_cut_off_when_the_roster_is_applied() {
+    let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (a, b) = pair(&fleet);
+    a.overlay.add_candidates(&name("galena"), &[b.endpoint()]);
+    let outcome = a.overlay.ping(&name("galena"), DEADLINE).await;
+    assert!(matches!(outcome, PingOutcome::Answered { .. }));
+    let stray = packet(&fleet, "cinnabar", "galena");
+    assert!(a.overlay.forwarding.route(&stray).is_some());
+    fleet.members.remove(&name("galena"));
+    a.apply(&fleet.roster(8));
+    assert!(a.overlay.forwarding.route(&stray).is_none());
+    assert!(a.overlay.links().is_empty());
+    let short = Duration::from_millis(300);
+    assert_eq!(
+        b.overlay.ping(&name("cinnabar"), short).await,
+        PingOutcome::Unanswered
+    );
+}
+
+#[tokio::test]
+async fn peers_tell_each_other_which_roster_they_hold() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (a, b) = pair(&fleet);
+    a.overlay.add_candidates(&name("galena"), &[b.endpoint()]);
+    a.overlay.ping(&name("galena"), DEADLINE).await;
+    a.apply(&fleet.roster(9));
+    let nine = Serial::try_from(9).unwrap();
+    b.hear(&News::Epoch(name("cinnabar"), nine)).await;
+}
+
+#[tokio::test]
+async fn stamps_are_reserved_before_the_first_handshake() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (overlay, mut news) = Overlay::new(
+        fleet.seed_of("cinnabar"),
+        network().prefix().agent_address(),
+        Stamp::ZERO,
+        UdpSocket::bind(0).unwrap(),
+    );
+    overlay.run_timers();
+    let first = tokio::time::timeout(DEADLINE, news.recv()).await.unwrap();
+    assert!(matches!(first, Some(News::ReserveStamps(until)) if until > Stamp::ZERO));
+}
+
+#[tokio::test]
+async fn a_ping_to_nobody_is_unanswered_at_once() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let (a, _b) = pair(&fleet);
+    let outcome = a.overlay.ping(&name("nobody"), DEADLINE).await;
+    assert_eq!(outcome, PingOutcome::Unanswered);
+}
