@@ -216,6 +216,23 @@ signers = ["mesh1jgRLFARuzRLUbqsDWYHiAPhvQF5USuFYhNEJIQgcVW5zUB-CBqOIm62GtFtFgvf
     }
 
     #[test]
+    fn the_documented_example_is_a_configuration() {
+        let manual = include_str!("../../../docs/controller.md");
+        let (_, rest) = manual.split_once("```toml\n").unwrap();
+        let (example, _) = rest.split_once("```").unwrap();
+        let config = Config::parse(example).unwrap();
+        let least = Config::parse(LEAST).unwrap();
+        // What it sets to something else than the default is what has none.
+        let stripped = Config {
+            inventory: None,
+            http_listen: None,
+            group: None,
+            ..config
+        };
+        assert_eq!(stripped, least);
+    }
+
+    #[test]
     fn wrong_keys_are_named_with_what_was_meant() {
         assert_eq!(
             refused("invetory = 'x'"),
