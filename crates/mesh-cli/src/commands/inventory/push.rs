@@ -66,6 +66,7 @@ async fn push(args: &Args, roster: &Roster, previous: Option<Roster>) -> Result<
         // A connection of its own: a controller may close it on a stranger who asks for the roster.
         let connection = reach(args, &controllers).await?;
         let in_force = in_force(&connection).await.or(previous);
+        connection.close().await;
         output::error(&plan(roster, in_force.as_ref()));
         let question = format!("push {} to `{}`?", summary(roster), args.controller);
         if !confirm(&question)? {
@@ -74,10 +75,10 @@ async fn push(args: &Args, roster: &Roster, previous: Option<Roster>) -> Result<
     }
     let connection = reach(args, &controllers).await?;
     let request = Request::Push { force: args.force };
-    let (reply, _) = connection
-        .request(&request, &roster.to_file())
-        .await
-        .map_err(|error| Failure::new(Exit::Unreachable, error))?;
+    let reply = connection.request(&request, &roster.to_file()).await;
+    // Or the controller would keep the connection until it times out.
+    connection.close().await;
+    let (reply, _) = reply.map_err(|error| Failure::new(Exit::Unreachable, error))?;
     answer(args, reply)
 }
 
