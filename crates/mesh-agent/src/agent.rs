@@ -34,6 +34,8 @@ pub(crate) struct Agent {
     pub(crate) rumoured: watch::Sender<Option<Serial>>,
     /// Underlay endpoints of this machine, to be told to controllers.
     pub(crate) endpoints: watch::Sender<Vec<std::net::SocketAddr>>,
+    /// Why the roster that came last was not taken; `None` if it was.
+    pub(crate) refused_roster: watch::Sender<Option<String>>,
     /// Keys of the configuration that were changed and need a restart to take effect.
     pub(crate) restart_needed: watch::Sender<Vec<&'static str>>,
     pub(crate) overlay: Arc<Overlay>,
@@ -94,6 +96,7 @@ impl Agent {
             roster: watch::Sender::new(roster.map(Arc::new)),
             rumoured: watch::Sender::new(None),
             endpoints: watch::Sender::new(Vec::new()),
+            refused_roster: watch::Sender::new(None),
             restart_needed: watch::Sender::new(Vec::new()),
             overlay,
             device,
@@ -157,6 +160,13 @@ impl Agent {
     /// A roster that cannot be stored is applied all the same: who it removes must not stay for want of
     /// disk space. Dropping the future may leave it stored and not yet in force.
     pub(crate) async fn take_roster(&self, file: &[u8]) -> Result<bool, TakeRosterError> {
+        let taken = self.judge_and_apply(file).await;
+        let refused = taken.as_ref().err().map(|error| crate::chain(error));
+        self.refused_roster.send_replace(refused);
+        taken
+    }
+
+    async fn judge_and_apply(&self, file: &[u8]) -> Result<bool, TakeRosterError> {
         let _one_at_a_time = self.taking.lock().await;
         let config = self.config();
         let candidate =

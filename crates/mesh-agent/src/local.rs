@@ -106,3 +106,81 @@ impl IntoResponse for Refused {
         (status, Json(body)).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixStream,
+    };
+
+    use super::*;
+    use crate::testing::{Fleet, agent, name};
+
+    /// Asks galena's agent, which holds roster 7, and returns the HTTP status and the answer.
+    async fn ask<T: DeserializeOwned>(question: &str) -> (u16, T) {
+        let mut fleet = Fleet::new(&["cinnabar", "galena", "scheelite"]);
+        fleet.member_mut("scheelite").enabled = false;
+        let dir = tempfile::tempdir().unwrap();
+        let galena = agent(&fleet, "galena", &[], Some(7), dir.path());
+        let path = dir.path().join("s");
+        let serving = tokio::spawn(serve(galena, UnixListener::bind(&path).unwrap()));
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let request = format!("{question} HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        serving.abort();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, serde_json::from_str(body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_status_names_this_machine_and_its_peers() {
+        let (code, status): (_, Status) = ask("GET /v1/status").await;
+        assert_eq!((code, status.version), (200, VERSION));
+        assert_eq!(status.node.name, Some(name("galena")));
+        assert!(status.node.admitted);
+        let peers: Vec<_> = status.peers.iter().map(|peer| peer.name.as_str()).collect();
+        assert_eq!(peers, ["cinnabar", "scheelite"]);
+    }
+
+    #[tokio::test]
+    async fn a_ping_that_cannot_be_answered_says_why() {
+        let (code, ping): (_, Ping) = ask("POST /v1/ping?name=scheelite").await;
+        assert_eq!((code, ping.rtt_micros), (200, None));
+        assert_eq!(ping.reason.as_deref(), Some("switched off"));
+        let (_, ping): (_, Ping) = ask("POST /v1/ping?name=galena").await;
+        assert_eq!(ping.reason.as_deref(), Some("this is the machine itself"));
+        let (_, ping): (_, Ping) = ask("POST /v1/ping?name=cinnabar&timeout_millis=1").await;
+        let reason = ping.reason.unwrap();
+        assert!(reason.starts_with("no endpoint known"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn wrong_questions_are_refused_in_words() {
+        for (question, expected, words) in [
+            (
+                "POST /v1/ping?name=nobody",
+                404,
+                "`nobody` is not in the roster (serial 7)",
+            ),
+            ("POST /v1/ping?name=No_Name", 400, "use `no-name`"),
+            ("GET /v2/status", 404, "does not know the question"),
+        ] {
+            let (code, refusal): (_, mesh_api::Error) = ask(question).await;
+            assert_eq!(code, expected, "{question}");
+            assert!(refusal.error.contains(words), "{}", refusal.error);
+        }
+    }
+
+    #[tokio::test]
+    async fn probing_counts_the_peers_that_can_be_tried() {
+        let (code, probe): (_, Probe) = ask("POST /v1/probe").await;
+        assert_eq!((code, probe.peers), (200, 1));
+        let (code, logs): (_, Logs) = ask("GET /v1/logs?lines=3").await;
+        assert_eq!((code, logs.dropped), (200, 0));
+    }
+}

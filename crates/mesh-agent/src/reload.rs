@@ -42,6 +42,14 @@ fn apply(agent: &Agent, read: Config) {
             "restart needed for these keys to take effect"
         );
     }
+    let orphaned = agent
+        .roster()
+        .is_some_and(|roster| !next.signers.contains(roster.signer()));
+    if orphaned {
+        warn!(
+            "the roster in force is by a signer that is not configured any more; it stays until a newer one comes, and is passed over at the next start"
+        );
+    }
     agent.restart_needed.send_replace(restart);
     agent.config.send_replace(Arc::new(next));
 }

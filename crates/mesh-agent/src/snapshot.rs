@@ -144,8 +144,10 @@ fn warnings(agent: &Agent, scene: &Scene) -> Vec<String> {
     let restart = agent.restart_needed.borrow().join(", ");
     let restart = (!restart.is_empty())
         .then(|| format!("restart needed: the configuration changed in {restart}"));
+    let refused = agent.refused_roster.borrow().clone();
     view::skew_reason(scene.skew)
         .into_iter()
+        .chain(refused)
         .chain(restart)
         .collect()
 }

@@ -218,12 +218,18 @@ async fn a_roster_of_a_stranger_or_with_a_lower_serial_is_not_taken() {
     let take = async |file: Vec<u8>| node.agent.take_roster(&file).await;
     let forged = take(stranger.roster(9).to_file()).await;
     assert!(matches!(forged, Err(TakeRosterError::NotGenuine(_))));
+    let warnings = snapshot::status(&node.agent).warnings;
+    assert!(
+        warnings[0].contains("which is none of the 1 trusted"),
+        "{warnings:?}"
+    );
     let older = take(fleet.roster(6).to_file()).await;
     assert!(matches!(older, Err(TakeRosterError::Refused(_))));
     assert!(!take(fleet.roster(7).to_file()).await.unwrap());
     assert_eq!(node.agent.serial().map(Serial::get), Some(7));
     assert!(take(fleet.roster(8).to_file()).await.unwrap());
     assert_eq!(node.agent.serial().map(Serial::get), Some(8));
+    assert!(snapshot::status(&node.agent).warnings.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
