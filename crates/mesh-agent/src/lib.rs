@@ -23,6 +23,7 @@ mod logs;
 mod overlay;
 mod peers;
 mod reload;
+mod remembered;
 mod rumours;
 mod snapshot;
 mod stored;

@@ -43,6 +43,8 @@ pub(crate) enum News {
     NeedEndpoints(MachineName),
     /// A peer holds a roster with this serial.
     Epoch(MachineName, Serial),
+    /// A session with a peer was made at this endpoint.
+    Reached(MachineName, SocketAddr),
     /// Stamps up to this are to be reserved on disk.
     ReserveStamps(Stamp),
 }
@@ -319,6 +321,7 @@ impl Overlay {
             Event::SessionEstablished { peer, endpoint, .. } => {
                 if let Some(peer) = name(state, &peer) {
                     debug!(%peer, %endpoint, "session established");
+                    self.report(News::Reached(peer, endpoint));
                 }
                 state.tell_epoch_to(&peer, now);
             }

@@ -12,7 +12,7 @@ use mesh_types::MachineName;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News};
+use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News, remembered::Remembered};
 
 /// The longest stamp file, in bytes: a number of 64 bits and a line feed.
 const STAMP_BYTES_MAX: usize = 32;
@@ -21,9 +21,14 @@ const STAMP_BYTES_MAX: usize = 32;
 pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     let asked: Arc<Mutex<BTreeSet<MachineName>>> = Arc::default();
     let gossip = Gossip::new();
+    let mut remembered = Remembered::load(&agent.config().state_dir);
     while let Some(news) = news.recv().await {
         match news {
             News::NeedEndpoints(peer) => {
+                // First of all: no controller has to be asked for it.
+                if let Some(endpoint) = remembered.endpoint(&peer) {
+                    agent.overlay.add_candidates(&peer, &[endpoint]);
+                }
                 // One question a peer at a time; the engine repeats itself.
                 if !lock(&asked).insert(peer.clone()) {
                     continue;
@@ -35,6 +40,12 @@ pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
                 });
             }
             News::Epoch(peer, serial) => gossip.hear(&agent, peer, serial),
+            News::Reached(peer, endpoint) => {
+                let roster = agent.roster();
+                tokio::task::block_in_place(|| {
+                    remembered.reached(peer, endpoint, roster.as_deref());
+                });
+            }
             News::ReserveStamps(until) => reserve(&agent, until),
         }
     }

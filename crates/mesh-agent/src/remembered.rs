@@ -1,0 +1,115 @@
+//! Where peers were reached last, kept over a restart: without it, a machine that restarts while no
+//! controller answers would find nobody but the peers with static endpoints.
+//!
+//! A hint and nothing more: whoever answers there must hold the peer's key.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use mesh_inventory::roster::Roster;
+use mesh_os::file::{self, ReadFileError};
+use mesh_types::MachineName;
+use tracing::warn;
+
+use crate::chain;
+
+/// The longest file, in bytes: over 10 000 peers.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// The peers' last endpoints.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    path: PathBuf,
+    endpoints: BTreeMap<MachineName, SocketAddr>,
+}
+
+impl Remembered {
+    /// What is stored in `state_dir`; nothing if that is torn or missing.
+    pub(crate) fn load(state_dir: &Path) -> Self {
+        let path = state_dir.join("endpoints.json");
+        let endpoints = match file::read_bounded(&path, FILE_BYTES_MAX) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                warn!(%error, "the remembered endpoints are torn and passed over");
+                BTreeMap::new()
+            }),
+            Err(ReadFileError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                BTreeMap::new()
+            }
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the remembered endpoints are passed over"
+                );
+                BTreeMap::new()
+            }
+        };
+        Self { path, endpoints }
+    }
+
+    /// Where `peer` was reached last.
+    pub(crate) fn endpoint(&self, peer: &MachineName) -> Option<SocketAddr> {
+        self.endpoints.get(peer).copied()
+    }
+
+    /// Stores that `peer` was reached at `endpoint`, if that is news; who is in `roster` no more is
+    /// forgotten.
+    pub(crate) fn reached(
+        &mut self,
+        peer: MachineName,
+        endpoint: SocketAddr,
+        roster: Option<&Roster>,
+    ) {
+        if self.endpoints.insert(peer, endpoint) == Some(endpoint) {
+            return;
+        }
+        if let Some(roster) = roster {
+            let members = roster.members();
+            self.endpoints.retain(|name, _| members.contains_key(name));
+        }
+        let text = serde_json::to_vec(&self.endpoints).unwrap_or_default();
+        if let Err(error) = file::write_atomic(&self.path, &text, 0o600) {
+            warn!(error = chain(&error), "could not remember an endpoint");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fleet, name};
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn endpoints_come_back_after_a_restart_and_those_of_removed_members_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        let both = fleet.roster(1);
+        let mut remembered = Remembered::load(dir.path());
+        remembered.reached(name("galena"), at(1), Some(&both));
+        remembered.reached(name("cinnabar"), at(2), Some(&both));
+        let mut again = Remembered::load(dir.path());
+        assert_eq!(again.endpoint(&name("galena")), Some(at(1)));
+
+        fleet.members.remove(&name("galena"));
+        let one = fleet.roster(2);
+        again.reached(name("cinnabar"), at(3), Some(&one));
+        let last = Remembered::load(dir.path());
+        assert_eq!(last.endpoint(&name("galena")), None);
+        assert_eq!(last.endpoint(&name("cinnabar")), Some(at(3)));
+    }
+
+    #[test]
+    fn a_torn_file_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("endpoints.json"), "{\"galena\": \"192.0").unwrap();
+        assert_eq!(Remembered::load(dir.path()).endpoint(&name("galena")), None);
+    }
+}
