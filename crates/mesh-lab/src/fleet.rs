@@ -2,20 +2,21 @@
 
 mod client;
 mod files;
+mod look;
+mod membership;
 
 use std::{
     collections::BTreeMap,
     io,
     net::Ipv6Addr,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use mesh_api::{Pending, Status};
-use mesh_types::{CONTROLLER_PORT, NetworkId};
+use mesh_types::NetworkId;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -23,7 +24,7 @@ use nix::{
 use serde_json::Value;
 
 use self::files::{MachineFiles, Secrets};
-use crate::{network::Lab, ping::Pinger, process::Cage, process::Process};
+use crate::{namespace::Namespace, network::Lab, ping::Pinger, process::Cage, process::Process};
 
 /// How long a daemon may take to start or to stop.
 pub const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -135,11 +136,9 @@ impl Fleet {
     }
 
     fn prepare_machine(&self, name: &str) -> anyhow::Result<Machine> {
-        let files = MachineFiles::new(self.dir.path(), name);
-        let controller = (self.lab.address(&self.controller_name)?, CONTROLLER_PORT);
-        files.write_agent_config(&self.network, &self.signer(), controller.into())?;
+        self.write_agent_config(name)?;
         Ok(Machine {
-            files,
+            files: MachineFiles::new(self.dir.path(), name),
             address: self.network.address_of(&name.parse()?)?,
             pinger: Pinger::new(self.lab.namespace(name)?)?,
             agent: None,
@@ -163,32 +162,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until every agent is admitted and has the roster.
-    ///
-    /// # Errors
-    ///
-    /// One is not within `patience`.
-    pub fn wait_admitted(&self, patience: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
-        for name in self.names() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            self.wait_status(
-                &name,
-                left,
-                "is admitted and connected to a controller",
-                |status| {
-                    status.node.admitted
-                        && status.roster.is_some()
-                        && status
-                            .controllers
-                            .iter()
-                            .any(|controller| controller.connected)
-                },
-            )?;
-        }
-        Ok(())
-    }
-
     /// The names of the machines that run an agent.
     pub fn names(&self) -> Vec<String> {
         self.machines.keys().cloned().collect()
@@ -197,6 +170,15 @@ impl Fleet {
     /// The name of the machine that runs the controller.
     pub fn controller_name(&self) -> &str {
         &self.controller_name
+    }
+
+    /// A machine's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// There is no machine of this name.
+    pub fn namespace(&self, name: &str) -> anyhow::Result<&Namespace> {
+        self.lab.namespace(name)
     }
 
     /// The network and its links.
@@ -214,38 +196,12 @@ impl Fleet {
         self.dir.path()
     }
 
-    /// The file that the controller watches.
-    pub fn inventory_path(&self) -> PathBuf {
-        self.dir.path().join("inventory.json")
-    }
-
-    /// The inventory as it was last written.
-    pub fn inventory(&self) -> &Value {
-        &self.inventory
-    }
-
-    /// Changes the inventory in the controller's hands, atomically.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written.
-    pub fn edit_inventory(&mut self, edit: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
-        edit(&mut self.inventory);
-        self.write_inventory()
-    }
-
     /// What removes the fleet without its owner's help, for a signal's handler thread.
     pub fn clean_up(&self) -> CleanUp {
         CleanUp {
             first: self.cage.first(),
             dir: self.dir.path().to_owned(),
         }
-    }
-
-    /// The text in which signers name the controller.
-    pub fn signer(&self) -> String {
-        let key = &self.inventory["network"]["signers"][0];
-        key.as_str().unwrap_or_default().to_owned()
     }
 
     /// A machine's files.
@@ -347,148 +303,6 @@ impl Fleet {
         agent.with_context(|| format!("the agent of `{name}` was not started"))
     }
 
-    /// Runs `mesh` with `arguments` on a machine, and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// The program cannot be started.
-    pub fn mesh(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Output> {
-        let mut command = Command::new(&self.program);
-        command.args(arguments);
-        self.run_on(name, &mut command)
-    }
-
-    /// Runs `command` on a machine, and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// The program cannot be started.
-    pub fn run_on(&self, name: &str, command: &mut Command) -> anyhow::Result<Output> {
-        self.lab.namespace(name)?.run(|| {
-            let output = command.output();
-            output.with_context(|| format!("cannot run `{}`", command.get_program().display()))
-        })
-    }
-
-    /// What a machine's agent says of itself and its peers.
-    ///
-    /// # Errors
-    ///
-    /// It does not answer.
-    pub fn status(&self, name: &str) -> anyhow::Result<Status> {
-        let status = client::get(&self.machine(name)?.files.agent_socket(), "/v1/status");
-        status.with_context(|| format!("cannot ask the agent of `{name}`"))
-    }
-
-    /// The keys that asked the controller to join and are in no roster.
-    ///
-    /// # Errors
-    ///
-    /// It does not answer.
-    pub fn pending(&self) -> anyhow::Result<Pending> {
-        let files = &self.machine(&self.controller_name)?.files;
-        client::get(&files.controller_socket(), "/v1/pending").context("cannot ask the controller")
-    }
-
-    /// Waits until a machine's status is as `wanted`; `what` completes "the machine …".
-    ///
-    /// # Errors
-    ///
-    /// It is not within `patience`; the error has its last status.
-    pub fn wait_status(
-        &self,
-        name: &str,
-        patience: Duration,
-        what: &str,
-        wanted: impl Fn(&Status) -> bool,
-    ) -> anyhow::Result<Status> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let status = self.status(name);
-            match status {
-                Ok(status) if wanted(&status) => return Ok(status),
-                // Asked again: it may be starting.
-                Ok(_) | Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
-                Ok(status) => anyhow::bail!(
-                    "waited {patience:?} in vain until `{name}` {what}; it is {}",
-                    serde_json::to_string_pretty(&status)?
-                ),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Pings through the mesh until there is an answer; `None`: none within `patience`.
-    ///
-    /// # Errors
-    ///
-    /// There is no such machine, or its socket broke.
-    pub fn ping(
-        &self,
-        from: &str,
-        to: &str,
-        patience: Duration,
-    ) -> anyhow::Result<Option<Duration>> {
-        self.machine(from)?
-            .pinger
-            .ping(self.address_of(to)?, patience)
-    }
-
-    /// Sends a single ping through the mesh; `None`: no answer within `patience`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fleet::ping`].
-    pub fn ping_once(
-        &self,
-        from: &str,
-        to: &str,
-        patience: Duration,
-    ) -> anyhow::Result<Option<Duration>> {
-        self.machine(from)?
-            .pinger
-            .once(self.address_of(to)?, patience)
-    }
-
-    /// Pings between all of `names` in both directions, all sources at a time, until each pair has an
-    /// answer. The keys are source and destination; `None`: no answer within `patience`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fleet::ping`].
-    pub fn ping_all(
-        &self,
-        names: &[String],
-        patience: Duration,
-    ) -> anyhow::Result<BTreeMap<(String, String), Option<Duration>>> {
-        let from = |source: &String| {
-            let others = names.iter().filter(|name| *name != source);
-            others
-                .map(|to| {
-                    Ok((
-                        (source.clone(), to.clone()),
-                        self.ping(source, to, patience)?,
-                    ))
-                })
-                .collect::<anyhow::Result<Vec<_>>>()
-        };
-        let rows = thread::scope(|scope| {
-            let sources: Vec<_> = names
-                .iter()
-                .map(|name| scope.spawn(move || from(name)))
-                .collect();
-            sources
-                .into_iter()
-                .map(|source| {
-                    source
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect::<anyhow::Result<Vec<_>>>()
-        });
-        Ok(rows?.into_iter().flatten().collect())
-    }
-
     /// Stops everything in good order: agents, then the controller.
     ///
     /// # Errors
@@ -511,10 +325,6 @@ impl Fleet {
         Ok(())
     }
 
-    fn address_of(&self, name: &str) -> anyhow::Result<Ipv6Addr> {
-        Ok(self.network.address_of(&name.parse()?)?)
-    }
-
     fn machine(&self, name: &str) -> anyhow::Result<&Machine> {
         self.machines
             .get(name)
@@ -525,17 +335,6 @@ impl Fleet {
         self.machines
             .get_mut(name)
             .with_context(|| format!("`{name}` runs no agent in this fleet"))
-    }
-
-    fn write_inventory(&self) -> anyhow::Result<()> {
-        let text = serde_json::to_vec_pretty(&self.inventory)?;
-        mesh_os::file::write_atomic(&self.inventory_path(), &text, 0o644)?;
-        Ok(())
-    }
-
-    fn write_controller_config(&self) -> anyhow::Result<()> {
-        let files = &self.machine(&self.controller_name)?.files;
-        files.write_controller_config(&self.network, &self.signer(), &self.inventory_path())
     }
 }
 

@@ -134,12 +134,13 @@ impl MachineFiles {
         &self,
         network: &NetworkId,
         signer: &str,
-        inventory: &Path,
+        source: &str,
+        source_path: &Path,
     ) -> anyhow::Result<()> {
         let text = format!(
-            "network = \"{network}\"\nsigners = [\"{signer}\"]\ninventory = \"{}\"\n\
+            "network = \"{network}\"\nsigners = [\"{signer}\"]\n{source} = \"{}\"\n\
              identity_file = \"{}\"\nstate_dir = \"{}\"\nsocket = \"{}\"\n",
-            inventory.display(),
+            source_path.display(),
             self.identity_path().display(),
             self.controller_state_dir().display(),
             self.controller_socket().display(),

@@ -26,7 +26,7 @@ const REMOVED: &str = "rosegold";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a lost ping is waited for where none is expected to come back.
-const SHORT: Duration = Duration::from_millis(250);
+const SHORT: Duration = Duration::from_millis(100);
 
 pub(super) fn run(keep: bool) -> Result<Exit, Failure> {
     sandbox::enter().map_err(|error| {
@@ -86,7 +86,8 @@ fn show_status(fleet: &Fleet) -> anyhow::Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     let text = String::from_utf8_lossy(&output.stdout);
-    output::answer(&format!("\nmesh status, on {SHOWN}:\n\n{text}\n"))
+    let text = text.trim_end();
+    output::answer(&format!("\nmesh status, on {SHOWN}:\n\n{text}\n\n"))
 }
 
 fn show_round_trips(progress: &Progress, fleet: &Fleet, names: &[String]) -> anyhow::Result<()> {
@@ -104,7 +105,8 @@ fn show_round_trips(progress: &Progress, fleet: &Fleet, names: &[String]) -> any
 fn remove(progress: &Progress, fleet: &mut Fleet, names: &[String]) -> anyhow::Result<()> {
     let what = format!("removing {REMOVED} from the inventory");
     let others: Vec<_> = names.iter().filter(|name| *name != REMOVED).collect();
-    let reason = progress.step(&what, || {
+    let removed = Instant::now();
+    let (took, reason) = progress.step(&what, || {
         fleet.edit_inventory(|inventory| {
             if let Some(machines) = inventory["machines"].as_object_mut() {
                 machines.remove(REMOVED);
@@ -118,16 +120,18 @@ fn remove(progress: &Progress, fleet: &mut Fleet, names: &[String]) -> anyhow::R
                     .all(|peer| peer.name.as_str() != REMOVED)
             })?;
         }
+        let took = removed.elapsed();
         for name in &others {
             let answer = fleet.ping_once(REMOVED, name, SHORT)?;
             anyhow::ensure!(answer.is_none(), "{REMOVED} still reaches {name}");
         }
         let status = fleet.wait_status(REMOVED, PATIENCE, "was told", |s| !s.node.admitted)?;
-        Ok(status.node.reason.unwrap_or_default())
+        Ok((took, status.node.reason.unwrap_or_default()))
     })?;
     let count = others.len();
     output::answer(&format!(
-        "{REMOVED} is cut off from all {count} others; it says why: {reason}\n"
+        "{REMOVED} was cut off by all {count} others within {:.1} s; it says why: {reason}\n",
+        took.as_secs_f64()
     ))
 }
 
