@@ -1,1 +1,0 @@
-//! Measurements of what users feel and of the loops that explain it.

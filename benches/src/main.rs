@@ -1,0 +1,34 @@
+//! Measurements of what users feel.
+//!
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf`
+//!
+//! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
+//! other, not with another machine's.
+
+#![expect(clippy::print_stdout, reason = "a program that reports figures")]
+
+mod cut_off;
+mod first_reply;
+mod iperf;
+mod memory;
+mod samples;
+mod wireguard_go;
+
+use anyhow::Context as _;
+
+fn main() -> anyhow::Result<()> {
+    mesh_lab::sandbox::enter()?;
+    let program = mesh_lab::program_under_test()?;
+    let what = std::env::args().nth(1);
+    match what.as_deref() {
+        Some("first-reply") => first_reply::run(&program),
+        Some("cut-off") => cut_off::run(&program),
+        Some("memory") => memory::run(&program),
+        Some("iperf") => iperf::run(&program),
+        other => Err(anyhow::anyhow!(
+            "unknown measurement `{}`",
+            other.unwrap_or_default()
+        ))
+        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`"),
+    }
+}
