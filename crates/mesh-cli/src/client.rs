@@ -1,10 +1,6 @@
 //! Asks a daemon on its local socket: HTTP/1.1 over a UNIX socket, one JSON object an answer.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -41,11 +37,6 @@ impl Daemon {
             name: "controller",
             socket: socket.into(),
         }
-    }
-
-    /// Where it listens.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Asks for `path_and_query`; the answer may take `limit`.

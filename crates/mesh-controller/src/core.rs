@@ -22,6 +22,7 @@ use mesh_store::{AuditEntry, AuditEvent, SeenRecord, Snapshot, Write};
 use mesh_types::{Instant, MachineName, NetworkId, NodeId, PublicIdentity, Serial};
 use mesh_wire::control::{ENDPOINTS_MAX, ErrorCode, Notice, Reply};
 
+pub(crate) use self::limits::holder_of;
 pub(crate) use self::rosters::{By, Judgement, Mode, PushRefused, Signing};
 use self::{
     limits::{Bucket, Buckets, Rate},

@@ -219,6 +219,9 @@ impl Running {
     }
 
     async fn mend(&self) {
+        if let Some(failure) = self.controller.keeper().failure() {
+            self.controller.core().set_problem("store", Some(failure));
+        }
         if self.controller.core().has_problem("store") {
             self.controller.mend_store().await;
             // What could not be signed without a store can be now.

@@ -1,6 +1,10 @@
 //! The store on a thread of its own, so that nobody else waits for the disk.
 
-use std::{path::PathBuf, sync::mpsc, thread};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
 
 use anyhow::{Context as _, anyhow};
 use mesh_store::{AuditEntry, Snapshot, Store, Write};
@@ -21,7 +25,11 @@ enum Order {
 #[derive(Clone)]
 pub(crate) struct Keeper {
     orders: mpsc::SyncSender<Order>,
+    failure: Failure,
 }
+
+/// Why the last writes are not on the disk; `None`: they are.
+type Failure = Arc<Mutex<Option<String>>>;
 
 /// What was found at the start.
 pub(crate) struct Opened {
@@ -50,12 +58,14 @@ impl Keeper {
             Err(error) => (Snapshot::default(), Some(chain(&error))),
         };
         let (orders, inbox) = mpsc::sync_channel(ORDERS_MAX);
+        let failure = Failure::default();
+        let told = Arc::clone(&failure);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || work(&dir, store, &inbox))
+            .spawn(move || work(&dir, store, &inbox, &told))
             .context("cannot start the store's thread")?;
         Ok(Opened {
-            keeper: Self { orders },
+            keeper: Self { orders, failure },
             snapshot,
             problem,
             damage,
@@ -77,6 +87,14 @@ impl Keeper {
         }
     }
 
+    /// Why the last writes are not on the disk; `None`: they are.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// The last entries of the audit log, latest first.
     pub(crate) async fn audit(&self, limit: usize) -> anyhow::Result<Vec<AuditEntry>> {
         let (done, wait) = oneshot::channel();
@@ -93,7 +111,12 @@ impl Keeper {
     }
 }
 
-fn work(dir: &std::path::Path, mut store: Option<Store>, inbox: &mpsc::Receiver<Order>) {
+fn work(
+    dir: &std::path::Path,
+    mut store: Option<Store>,
+    inbox: &mpsc::Receiver<Order>,
+    failure: &Failure,
+) {
     while let Ok(first) = inbox.recv() {
         // Whatever waits goes to the disk with one flush.
         let mut writes = Vec::new();
@@ -109,9 +132,13 @@ fn work(dir: &std::path::Path, mut store: Option<Store>, inbox: &mpsc::Receiver<
                 Order::Audit(limit, done) => questions.push((limit, done)),
             }
         }
+        let has_writes = !writes.is_empty();
         let result = commit(dir, &mut store, writes);
         if let Err(error) = &result {
             error!(%error, "nothing was stored");
+        }
+        if has_writes {
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.clone().err();
         }
         // Whoever asked may have given up waiting.
         for done in waiting {

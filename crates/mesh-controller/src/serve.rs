@@ -20,7 +20,7 @@ use tracing::{debug, info};
 
 use crate::{
     controller::{Controller, End, Line, note, now},
-    core::{By, ClientId, Hello, Outcome},
+    core::{By, ClientId, Hello, Outcome, holder_of},
 };
 
 /// How long a stranger may stay without being admitted: enough for a large push on a slow line.
@@ -80,7 +80,7 @@ pub(crate) async fn serve(controller: Arc<Controller>, server: Arc<Server>) {
 
 impl Strangers {
     fn admit(self: &Arc<Self>, handshake: Handshake) -> Option<(Handshake, Stranger)> {
-        let ip = handshake.remote_address().ip();
+        let ip = holder_of(handshake.remote_address().ip());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same = all.iter().filter(|other| **other == ip).count();
         if all.len() >= STRANGERS_RETRY && !handshake.is_address_validated() {

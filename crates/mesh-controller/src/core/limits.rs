@@ -82,7 +82,7 @@ impl Buckets {
 
     /// The bucket of a source; `None` while too many sources are told apart.
     pub(super) fn of(&mut self, source: IpAddr, now: Instant) -> Option<&mut Bucket> {
-        let key = key(source);
+        let key = holder_of(source);
         if self.by_source.len() >= SOURCES_MAX && !self.by_source.contains_key(&key) {
             // A full bucket says nothing that a fresh one does not.
             self.by_source.retain(|_, bucket| {
@@ -102,8 +102,8 @@ impl Buckets {
     }
 }
 
-/// Whoever has an IPv6 address has its /64.
-fn key(source: IpAddr) -> IpAddr {
+/// What one party has at least of an address: whoever has an IPv6 address has its /64.
+pub(crate) fn holder_of(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
