@@ -64,6 +64,13 @@ pub fn parse(file_name: &str, bytes: &[u8]) -> Result<Inventory, Report> {
             let message = format!("an inventory is an object, not {}", root.kind());
             refused(text, Problem::error(root.span, message))
         }
+        Ok(root) if root.get("head").is_some() && root.get("signature").is_some() => {
+            let start = root.span.start..root.span.start;
+            let problem = Problem::error(start, "this is a roster, not an inventory").hint(
+                "an inventory is what rosters are signed of; `show`, `diff` and `verify` take rosters",
+            );
+            refused(text, problem)
+        }
         Ok(root) => Ok(Inventory {
             source: source(text),
             document: decode::document(&root, &mut problems),

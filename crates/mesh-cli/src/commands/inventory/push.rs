@@ -144,7 +144,9 @@ fn answer(args: &Args, reply: Reply) -> Result<Exit, Failure> {
                 let object = json!({ "version": 1, "serial": serial, "members": members });
                 format!("{object}\n")
             } else {
-                format!("serial {serial} is in force, with {members} members\n")
+                let members = usize::try_from(members).unwrap_or(usize::MAX);
+                let members = super::show::count(members, "member");
+                format!("serial {serial} is in force, with {members}\n")
             };
             output::answer(&text)?;
             Ok(Exit::Done)
