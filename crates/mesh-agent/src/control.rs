@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_control::{Connection, RequestError, connect};
-use mesh_types::{MachineName, Serial};
+use mesh_types::{MachineName, Prefix, Serial};
 use mesh_wire::control::{ENDPOINTS_MAX, Notice, Reply, Request};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{task::AbortHandle, task::JoinSet, time::timeout};
@@ -179,7 +179,8 @@ async fn listen(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> 
                 agent.hear_of(serial);
             }
             Ok(Notice::Introduce { peer, endpoints }) => {
-                agent.overlay.introduce(&peer, &bounded(endpoints));
+                let endpoints = usable(endpoints, agent.config().network.prefix());
+                agent.overlay.introduce(&peer, &endpoints);
             }
             Ok(Notice::Refused { reason }) => return Ended::Refused(reason),
             Err(closed) => return Ended::Lost(chain(&closed)),
@@ -270,6 +271,7 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
         },
         None => return,
     };
+    let prefix = agent.config().network.prefix();
     let mut questions = JoinSet::new();
     for endpoint in fixed {
         questions.spawn(async move {
@@ -301,7 +303,7 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
     // Each answer is used as it comes: the slowest does not hold up the others.
     let all = async {
         while let Some(answer) = questions.join_next().await {
-            let endpoints = bounded(answer.unwrap_or_default());
+            let endpoints = usable(answer.unwrap_or_default(), prefix);
             if !endpoints.is_empty() {
                 agent.overlay.add_candidates(&peer, &endpoints);
             }
@@ -312,9 +314,25 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
     }
 }
 
-fn bounded(mut endpoints: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    endpoints.truncate(ENDPOINTS_MAX);
+/// Those of `endpoints` that may be tried, at most [`ENDPOINTS_MAX`]. An endpoint inside the mesh would
+/// lead a tunnel through itself.
+fn usable(endpoints: Vec<SocketAddr>, prefix: Prefix) -> Vec<SocketAddr> {
+    let usable = |endpoint: &SocketAddr| {
+        let inside = match endpoint.ip() {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(ip) => prefix.net().contains(&ip),
+        };
+        endpoint.port() != 0
+            && !endpoint.ip().is_unspecified()
+            && !endpoint.ip().is_multicast()
+            && !inside
+    };
     endpoints
+        .into_iter()
+        .map(|endpoint| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
+        .filter(usable)
+        .take(ENDPOINTS_MAX)
+        .collect()
 }
 
 async fn ask(connection: &Connection, request: &Request) -> Result<(Reply, Vec<u8>), Ended> {

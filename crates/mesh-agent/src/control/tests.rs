@@ -335,3 +335,29 @@ async fn where_a_peer_is_comes_from_its_static_endpoints_and_the_controllers() {
     find_endpoints(node.agent.clone(), name("pyrite")).await;
     assert_eq!(node.agent.overlay.links()[&name("pyrite")].candidates, 2);
 }
+
+#[test]
+fn endpoints_inside_the_mesh_or_of_nobody_are_not_tried() {
+    let given = [
+        "192.0.2.7:4193",
+        "192.0.2.7:0",
+        "0.0.0.0:4193",
+        "[::]:4193",
+        "224.0.0.1:4193",
+        "[ff02::1]:4193",
+        "[fdc3:582e:db61::7]:4193",
+        "[fd00::7]:4193",
+        "[::ffff:192.0.2.8]:4193",
+    ];
+    let given: Vec<SocketAddr> = given.iter().map(|text| text.parse().unwrap()).collect();
+    let left: Vec<_> = usable(given, network().prefix())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(left, ["192.0.2.7:4193", "[fd00::7]:4193", "192.0.2.8:4193"]);
+    let many = (1..100).map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+    assert_eq!(
+        usable(many.collect(), network().prefix()).len(),
+        ENDPOINTS_MAX
+    );
+}
