@@ -2,6 +2,7 @@
 //! of its own in a namespace.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a step that fails is the test failing")]
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,7 @@ use crate::output;
 
 /// The exit codes, as the help shows them.
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused or failed as foreseen; \
-2 wrong usage or configuration; 3 daemon not reachable; 4 partly done; 70 a bug in mesh.";
+2 wrong usage or configuration; 3 daemon not reachable; 70 a bug in mesh.";
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,6 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The daemon cannot be reached.
     Unreachable = 3,
-    /// Done for some, not for all.
-    Partly = 4,
     /// A bug in mesh.
     Bug = 70,
 }
