@@ -310,6 +310,32 @@ fn every_kind_of_ssh_key_signs() {
 }
 
 #[test]
+fn a_hardware_tokens_signature_is_verified() {
+    // What a token does (OpenSSH's PROTOCOL.u2f), with the private half in hand.
+    let keypair = ssh_key::private::Ed25519Keypair::from_seed(&[5; 32]);
+    let public = ssh_key::public::SkEd25519::new(keypair.public, "ssh:");
+    let key = PublicKey::from(ssh_key::public::KeyData::from(public));
+    let sign = |data: &[u8]| {
+        let trailer = [1, 0, 0, 0, 7];
+        let hash = |bytes: &[u8]| Hash::of(bytes).0;
+        let signed = [&hash(b"ssh:")[..], &trailer, &hash(data)].concat();
+        let signature = rsa::signature::Signer::sign(&keypair, &signed);
+        let signature: ssh_key::Signature = signature;
+        let bytes = [signature.as_bytes(), &trailer].concat();
+        ssh_key::Signature::new(ssh_key::Algorithm::SkEd25519, bytes).unwrap()
+    };
+    let unsigned = Unsigned::new(&network(), &fleet(&["alpha"]), fields(1)).unwrap();
+    let signature = sign(&unsigned.ssh_signed_data());
+    let roster = unsigned.clone().attach_ssh(&key, signature).unwrap();
+    let signer: Signer = key.to_openssh().unwrap().parse().unwrap();
+    Roster::verify(&roster.to_file(), &network_id(), &[signer]).unwrap();
+    let wrong = unsigned
+        .attach_ssh(&key, sign(b"something else"))
+        .unwrap_err();
+    assert!(matches!(wrong, RosterError::BadSignature(_)), "{wrong}");
+}
+
+#[test]
 fn a_signature_for_another_head_or_namespace_is_refused_on_attaching() {
     let unsigned = |serial| Unsigned::new(&network(), &fleet(&["alpha"]), fields(serial)).unwrap();
     let (key, _) = ssh_keys().remove(0);
