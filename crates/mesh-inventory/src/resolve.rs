@@ -21,6 +21,9 @@ use crate::{
 /// The domain of a network that names none.
 const DOMAIN: &str = "mesh";
 
+/// The most machines that one message names.
+const NAMED_MAX: usize = 12;
+
 /// An inventory, resolved: what a roster says, without its head.
 #[derive(Clone, Debug)]
 pub struct Resolution {
@@ -398,10 +401,15 @@ impl<'a> Resolver<'a> {
         let Some((_, first)) = unkeyed.first() else {
             return;
         };
-        let names: Vec<_> = unkeyed
+        let more = unkeyed.len().saturating_sub(NAMED_MAX);
+        let mut names: Vec<_> = unkeyed
             .iter()
+            .take(NAMED_MAX)
             .map(|(name, _)| format!("`{name}`"))
             .collect();
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
         let message = format!(
             "no `publicKey` yet, so nobody can talk to: {}",
             names.join(", ")
