@@ -53,7 +53,11 @@ pub(crate) fn inventory_of(machines: Machines<'_>, signer: u8) -> Value {
 }
 
 pub(crate) fn resolution(machines: Machines<'_>, signer: u8) -> Resolution {
-    let text = inventory_of(machines, signer).to_string();
+    resolved(&inventory_of(machines, signer))
+}
+
+fn resolved(inventory: &Value) -> Resolution {
+    let text = inventory.to_string();
     let inventory = inventory::parse("inventory.json", text.as_bytes()).unwrap();
     resolve(&inventory, None).unwrap()
 }
@@ -65,7 +69,30 @@ pub(crate) fn signed_by(
     previous: Option<&Roster>,
     machines: Machines<'_>,
 ) -> Roster {
-    resolution(machines, signer)
+    sign(signer, serial, previous, &resolution(machines, signer))
+}
+
+/// A roster signed by the admin.
+pub(crate) fn roster(serial: u64, previous: Option<&Roster>, machines: Machines<'_>) -> Roster {
+    signed_by(ADMIN, serial, previous, machines)
+}
+
+/// A roster with many members more that are declared and have no key yet.
+pub(crate) fn with_declared(
+    serial: u64,
+    previous: &Roster,
+    machines: Machines<'_>,
+    names: &[String],
+) -> Roster {
+    let mut inventory = inventory_of(machines, ADMIN);
+    for name in names {
+        inventory["machines"][name] = json!({});
+    }
+    sign(ADMIN, serial, Some(previous), &resolved(&inventory))
+}
+
+fn sign(signer: u8, serial: u64, previous: Option<&Roster>, resolution: &Resolution) -> Roster {
+    resolution
         .unsigned(HeadFields {
             serial: Serial::try_from(serial).unwrap(),
             time: 1_700_000_000 + serial,
@@ -75,9 +102,4 @@ pub(crate) fn signed_by(
         .unwrap()
         .sign_with_seed(&identity(signer))
         .unwrap()
-}
-
-/// A roster signed by the admin.
-pub(crate) fn roster(serial: u64, previous: Option<&Roster>, machines: Machines<'_>) -> Roster {
-    signed_by(ADMIN, serial, previous, machines)
 }

@@ -153,3 +153,73 @@ async fn a_store_of_another_running_controller_is_left_alone() {
         .push_well(&roster(8, Some(&roster(7, None, TWO)), TWO))
         .await;
 }
+
+/// A small file system of its own, gone with this value.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(path: &std::path::Path) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
+            .arg(path)
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_and_the_service_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("state")) else {
+        println!("skipped: mounting a file system needs root");
+        return;
+    };
+    let controller = TestController::start(dir.path(), "").await;
+    let mut last = roster(7, None, TWO);
+    controller.push_well(&last).await;
+    let electrum = controller.join(2, None).await;
+    // Something else takes all that is left.
+    let filler = disk.0.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    drop(file);
+
+    // Rosters that need more room than the store's file has.
+    let names: Vec<_> = (0..5000).map(|number| format!("m{number}")).collect();
+    let many = with_declared(8, &last, TWO, &names);
+    let reply = controller.push(&many.to_file(), false).await;
+    assert_error(reply, ErrorCode::Internal, "cannot store the roster");
+    let have = Some(serial(7));
+    assert_eq!(
+        electrum.ask(&Request::Roster { have }, &[]).await,
+        Reply::UpToDate
+    );
+    controller.join(3, None).await;
+    let status = controller.get("/v1/status").await;
+    assert_eq!(problems(&status), ["store"]);
+    let problem = status["problems"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("No space left"), "{problem}");
+
+    std::fs::remove_file(&filler).unwrap();
+    last = roster(8, Some(&last), TWO);
+    controller.push_well(&last).await;
+    controller
+        .status_when(|status| problems(status).is_empty())
+        .await;
+    controller.stop().await;
+    let controller = TestController::start(dir.path(), "").await;
+    assert_eq!(controller.get("/v1/status").await["roster"]["serial"], 8);
+    controller.stop().await;
+}
