@@ -35,9 +35,9 @@ pub(crate) struct Link {
     pub(crate) last_data_sent: Moment,
     pub(crate) last_data_received: Moment,
     /// The first data sent after the last authentic packet came.
-    pub(crate) unanswered_since: Moment,
+    pub(crate) unanswered: Watched,
     /// The first data that came after anything was sent.
-    pub(crate) owes_since: Moment,
+    pub(crate) owes: Watched,
 }
 
 /// What a packet sent means to the timers.
@@ -68,8 +68,8 @@ impl Link {
             received_bytes: AtomicU64::new(0),
             last_data_sent: Moment::default(),
             last_data_received: Moment::default(),
-            unanswered_since: Moment::default(),
-            owes_since: Moment::default(),
+            unanswered: Watched::default(),
+            owes: Watched::default(),
         }
     }
 
@@ -97,12 +97,12 @@ impl Link {
     /// Notes a datagram that was sealed for this peer.
     pub(crate) fn note_sent(&self, session: &Session, bytes: usize, kind: Sent, now: Instant) {
         add(&self.sent_bytes, bytes);
-        self.owes_since.clear();
+        self.owes.clear();
         let mut look = self.wake_on_send.load(Ordering::Relaxed)
             && self.wake_on_send.swap(false, Ordering::AcqRel);
         if kind == Sent::Data {
             self.last_data_sent.set(now);
-            look |= self.unanswered_since.set_if_empty(now);
+            look |= self.unanswered.start(now);
         }
         if session.wants_rekey_on_send(now) {
             look |= !self.rekey_wanted.swap(true, Ordering::AcqRel);
@@ -115,13 +115,13 @@ impl Link {
     /// Notes an authentic datagram from this peer, whatever is in it.
     pub(crate) fn note_authentic(&self, bytes: usize) {
         add(&self.received_bytes, bytes);
-        self.unanswered_since.clear();
+        self.unanswered.clear();
     }
 
     /// Notes that the datagram carried data, which asks for an answer of some kind.
     pub(crate) fn note_data_received(&self, now: Instant) {
         self.last_data_received.set(now);
-        if self.owes_since.set_if_empty(now) {
+        if self.owes.start(now) {
             self.raise();
         }
     }
@@ -129,6 +129,50 @@ impl Link {
 
 fn add(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// A point in time from which a timer of the engine counts.
+///
+/// Under traffic it is set and cleared with every packet and its answer. So the engine is not told each
+/// time: once it watches, it looks again when its timer runs, and only if nothing is set then does it
+/// ask to be told of the next. A busy peer wakes the engine once a timer, not once a packet.
+#[derive(Default)]
+pub(crate) struct Watched {
+    since: Moment,
+    watched: AtomicBool,
+}
+
+impl Watched {
+    /// Sets the point unless one is set; true if the engine has to be told.
+    fn start(&self, now: Instant) -> bool {
+        // SeqCst here and in `watch`: of "set, then ask whether watched" and "stop watching, then ask
+        // whether set", at least one must see the other.
+        self.since.set_if_empty(now) && !self.watched.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn clear(&self) {
+        self.since.clear();
+    }
+
+    pub(crate) fn get(&self) -> Option<Instant> {
+        self.since.get()
+    }
+
+    /// The point, for the engine's timer. If there is none, and no timer is `armed` to look again, the
+    /// next one will be told.
+    pub(crate) fn watch(&self, armed: bool) -> Option<Instant> {
+        let since = self.since.get();
+        if since.is_some() || armed {
+            self.watched.store(true, Ordering::SeqCst);
+            return since;
+        }
+        self.watched.store(false, Ordering::SeqCst);
+        let since = self.since.get();
+        if since.is_some() {
+            self.watched.store(true, Ordering::SeqCst);
+        }
+        since
+    }
 }
 
 /// A point in time, or none, that threads set without a lock.
@@ -145,7 +189,7 @@ impl Default for Moment {
 
 impl Moment {
     pub(crate) fn get(&self) -> Option<Instant> {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.load(Ordering::SeqCst) {
             NONE => None,
             micros => Some(Instant::from_micros(micros)),
         }
@@ -156,7 +200,7 @@ impl Moment {
     }
 
     /// Sets it unless it is set; true if it was not.
-    pub(crate) fn set_if_empty(&self, now: Instant) -> bool {
+    fn set_if_empty(&self, now: Instant) -> bool {
         self.0.load(Ordering::Relaxed) == NONE
             && self
                 .0
@@ -164,9 +208,52 @@ impl Moment {
                 .is_ok()
     }
 
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         if self.0.load(Ordering::Relaxed) != NONE {
             self.0.store(NONE, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::from_micros(micros)
+    }
+
+    #[test]
+    fn a_busy_peer_tells_the_engine_once_until_it_has_looked() {
+        let watched = Watched::default();
+        assert!(watched.start(at(1)));
+        for micros in 2..100 {
+            watched.clear();
+            assert!(!watched.start(at(micros)), "the engine has a timer");
+        }
+        assert_eq!(watched.watch(false), Some(at(99)));
+        watched.clear();
+        assert!(!watched.start(at(100)), "it goes on watching");
+        watched.clear();
+        assert_eq!(watched.watch(true), None);
+        assert!(!watched.start(at(100)), "its timer is still armed");
+        watched.clear();
+        assert_eq!(watched.watch(false), None);
+        assert!(watched.start(at(101)), "and asks to be told again");
+    }
+
+    #[test]
+    fn no_beginning_is_missed_between_two_threads() {
+        for _ in 0..2_000 {
+            let watched = Watched::default();
+            watched.start(at(1));
+            watched.clear();
+            let (told, seen) = std::thread::scope(|scope| {
+                let told = scope.spawn(|| watched.start(at(2)));
+                let seen = scope.spawn(|| watched.watch(false));
+                (told.join().unwrap(), seen.join().unwrap())
+            });
+            assert!(told || seen.is_some());
         }
     }
 }

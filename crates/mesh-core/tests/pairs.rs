@@ -152,6 +152,22 @@ fn sessions_are_renewed_every_two_minutes_under_traffic_without_a_gap() {
 }
 
 #[test]
+fn a_busy_peer_wakes_the_engine_a_few_times_a_second_at_most() {
+    let mut network = connected(28);
+    let before: Vec<u64> = network.nodes.iter().map(|node| node.attentions).collect();
+    // Ten seconds of questions and answers.
+    for _ in 0..2_000 {
+        network.send(0, 1);
+        network.send(1, 0);
+        network.run_for(Duration::from_millis(5));
+    }
+    for (node, before) in network.nodes.iter().zip(before) {
+        let wakes = node.attentions - before;
+        assert!(wakes <= 30, "{wakes} wakes in ten seconds");
+    }
+}
+
+#[test]
 fn a_side_that_only_receives_keeps_its_session_renewed_too() {
     let mut network = connected(7);
     // Node 0 asked for the session, and only node 1 sends.

@@ -30,6 +30,8 @@ pub struct Node {
     pub refusals: Vec<Refusal>,
     /// The highest reservation on its disk.
     pub stamps: Stamp,
+    /// How often its data path asked for the engine.
+    pub attentions: u64,
     /// Whether its disk takes reservations.
     pub disk_works: bool,
     /// How far its wall clock is ahead of the network's, in milliseconds.
@@ -63,6 +65,7 @@ impl Node {
             events: Vec::new(),
             refusals: Vec::new(),
             stamps: Stamp::ZERO,
+            attentions: 0,
             disk_works: true,
             clock_ahead_millis: 0,
             seed,
@@ -171,6 +174,7 @@ impl Node {
     pub(crate) fn drain(&mut self, now: Now) -> Vec<Transmit> {
         let clock = self.clock(now);
         if self.forwarding.needs_attention() {
+            self.attentions += 1;
             self.engine.handle_timeout(clock);
         }
         while let Some(event) = self.engine.poll_event() {

@@ -42,6 +42,10 @@ pub(super) struct Peer {
     pub(super) attempt: Option<Attempt>,
     pub(super) connecting: Connecting,
     pub(super) liveness: Liveness,
+    /// When the keepalive's and the liveness timer run. Kept while their cause comes and goes, so that
+    /// the data threads need not raise a flag for each packet.
+    pub(super) keepalive_armed: Option<Instant>,
+    pub(super) liveness_armed: Option<Instant>,
     /// When a packet or a probe last asked for this peer, apart from what data threads sent.
     pub(super) wanted: Option<Instant>,
     pub(super) candidates: Vec<SocketAddr>,
@@ -133,6 +137,8 @@ impl Peer {
             attempt: None,
             connecting: Connecting::Rest,
             liveness: Liveness::default(),
+            keepalive_armed: None,
+            liveness_armed: None,
             wanted: None,
             candidates: Vec::new(),
             held: VecDeque::new(),

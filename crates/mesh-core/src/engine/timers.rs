@@ -90,6 +90,8 @@ pub(super) struct Liveness {
 impl Peer {
     /// Does what is due, and returns when to do so next: later than `now`.
     pub(super) fn run_timers(&mut self, context: &mut Context, now: Now) -> Option<Instant> {
+        // Before anything is looked at: what is raised from here on is for another run.
+        self.link.take_attention();
         self.promote_next(context, now);
         self.expire_sessions(context, now);
         if self.link.rekey_wanted.load(Ordering::Acquire) {
@@ -100,8 +102,6 @@ impl Peer {
         self.run_connecting(context, now);
         self.probes
             .retain(|_, probe| now.instant.saturating_since(probe.created) < PROBE_LIFETIME);
-        // What this run itself raised is in the deadlines below.
-        self.link.take_attention();
         self.next_deadline(now.instant)
     }
 
@@ -179,7 +179,10 @@ impl Peer {
 
     /// Since when traffic, or the wish for a session, has gone unanswered.
     pub(super) fn unanswered_since(&self, now: Instant) -> Option<Instant> {
-        let traffic = self.link.unanswered_since.get();
+        self.silence(self.link.unanswered.get(), now)
+    }
+
+    fn silence(&self, traffic: Option<Instant>, now: Instant) -> Option<Instant> {
         let session = match self.connecting {
             Connecting::Running { since, .. } if self.usable_session(now).is_none() => Some(since),
             Connecting::Running { .. } | Connecting::Rest => None,
@@ -215,13 +218,13 @@ impl Peer {
     }
 
     fn run_keepalive(&mut self, context: &mut Context, now: Now) {
-        let Some(since) = self.link.owes_since.get() else {
+        let Some(since) = self.link.owes.get() else {
             return;
         };
         if now.instant >= since + KEEPALIVE_AFTER {
             self.transmit(&[], Sent::Quiet, context, now);
             // Cleared by sending; and without a session there is nothing to be kept alive.
-            self.link.owes_since.clear();
+            self.link.owes.clear();
         }
     }
 
@@ -282,7 +285,7 @@ impl Peer {
         let quiet = self.quiet(now.instant);
         if quiet >= GIVE_UP_AFTER {
             self.forget_held();
-            self.link.unanswered_since.clear();
+            self.link.unanswered.clear();
             self.rest(context);
             return;
         }
@@ -349,7 +352,7 @@ impl Peer {
         wanted.map_or(GIVE_UP_AFTER, |wanted| now.saturating_since(wanted))
     }
 
-    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         let sessions = [
             &self.sessions.previous,
             &self.sessions.current,
@@ -359,20 +362,42 @@ impl Peer {
             .into_iter()
             .flatten()
             .map(|session| session.expires());
-        let keepalive = self
-            .link
-            .owes_since
-            .get()
-            .map(|since| since + KEEPALIVE_AFTER);
-        expiry
-            .chain(keepalive)
-            .chain(self.attempt_due(now))
-            .chain(self.liveness_due(now))
-            .min()
+        let expiry = expiry.min();
+        self.watch_keepalive(now);
+        self.watch_liveness(now);
+        [
+            expiry,
+            self.attempt_due(now),
+            self.keepalive_armed,
+            self.liveness_armed,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    fn liveness_due(&self, now: Instant) -> Option<Instant> {
-        let since = self.unanswered_since(now)?;
+    /// Goes on watching for data that is owed an answer, as long as a timer is armed.
+    fn watch_keepalive(&mut self, now: Instant) {
+        let armed = self.keepalive_armed.filter(|at| *at > now);
+        let since = self.link.owes.watch(armed.is_some());
+        self.keepalive_armed = since.map(|since| since + KEEPALIVE_AFTER).or(armed);
+    }
+
+    /// The same for data that is not answered.
+    fn watch_liveness(&mut self, now: Instant) {
+        let armed = self.liveness_armed.filter(|at| *at > now);
+        let traffic = self.link.unanswered.watch(armed.is_some());
+        let due = self
+            .silence(traffic, now)
+            .and_then(|since| self.liveness_due(since, now));
+        self.liveness_armed = match traffic {
+            // All was done about this silence. It may still end, and another begin untold.
+            Some(_) => due.or(Some(now + UNRESPONSIVE_AFTER)),
+            None => [due, armed].into_iter().flatten().min(),
+        };
+    }
+
+    fn liveness_due(&self, since: Instant, now: Instant) -> Option<Instant> {
         // Not looked at yet: this silence began during the run.
         if self.liveness.since != Some(since) {
             let first = if self.speaks_mesh() {
