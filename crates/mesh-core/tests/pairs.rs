@@ -177,7 +177,7 @@ fn a_side_that_only_receives_keeps_its_session_renewed_too() {
 }
 
 #[test]
-fn both_sides_asking_at_once_end_with_one_agreed_session() {
+fn both_sides_asking_at_once_understand_each_other_and_do_not_ask_more_often() {
     let mut network = Network::pair(8);
     let there = network.send(0, 1);
     let back = network.send(1, 0);
@@ -245,6 +245,20 @@ fn a_mesh_peer_that_restarted_is_found_again_within_four_seconds() {
     let packet = network.send(0, 1);
     assert!(!network.has_delivered(1, &packet));
     network.run_for(seconds(4));
+    assert!(network.reaches(0, 1, SHORT));
+}
+
+#[test]
+fn a_session_with_a_process_that_is_gone_gives_way_to_the_new_process() {
+    // The answer of a process that ended at once arrives while its successor asks.
+    let mut network = Network::pair(80);
+    network.send(0, 1);
+    network.run_for(Duration::from_millis(10));
+    let now = network.now;
+    network.nodes[1].restart(now);
+    network.introduce_all_to(1, true, Protocol::Wireguard);
+    network.tell_endpoint(1, 0);
+    assert!(network.reaches(1, 0, SHORT));
     assert!(network.reaches(0, 1, SHORT));
 }
 

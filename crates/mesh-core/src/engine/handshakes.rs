@@ -19,9 +19,6 @@ use crate::{
 /// repeats so fast, and each costs us scalar multiplications.
 const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
-/// Two sessions made within this time of each other come from both sides asking at once.
-const COLLISION: Duration = Duration::from_secs(5);
-
 /// The most endpoints that one initiation is sent to.
 const TARGETS_MAX: usize = 2 * CANDIDATES_MAX;
 
@@ -441,21 +438,10 @@ impl Peer {
         let Some(next) = self.sessions.next.take_if(|session| session.is_confirmed()) else {
             return;
         };
-        // Both sides asked at once: both prefer the session that the smaller key asked for, so that
-        // they agree on who rekeys it.
-        let ours_stays = context.public < *self.link.peer.as_bytes()
-            && self.sessions.current.as_ref().is_some_and(|current| {
-                current.initiator
-                    && next.established.saturating_since(current.established) < COLLISION
-                    && current.established.saturating_since(next.established) < COLLISION
-            });
-        if ours_stays {
-            if let Some(old) = self.sessions.previous.replace(next) {
-                context.end_session(&old);
-            }
-        } else {
-            self.make_current(next, context);
-        }
+        // Always, even if ours is younger: this one has been used by the peer as it is now, while what we
+        // asked for may have been answered by a process that is gone. When both sides asked at once,
+        // each then sends on the other's session, and both go on taking either.
+        self.make_current(next, context);
         self.resume(context, now);
     }
 
