@@ -244,6 +244,7 @@ impl Connection {
         let attachment = framing::read_attachment(&mut receive, length, ATTACHMENT_BYTES_MAX)
             .await
             .map_err(RequestError::Read)?;
+        framing::read_end(&mut receive).await;
         Ok((reply, attachment))
     }
 
@@ -257,7 +258,10 @@ impl Connection {
         loop {
             let mut stream = self.connection.accept_uni().await?;
             match framing::read_message(&mut stream).await {
-                Ok((notice, _)) => return Ok(notice),
+                Ok((notice, _)) => {
+                    framing::read_end(&mut stream).await;
+                    return Ok(notice);
+                }
                 Err(ReadError::Lost(closed)) => return Err(closed),
                 Err(ReadError::Decode(DecodeError::Unknown(_)))
                 | Err(

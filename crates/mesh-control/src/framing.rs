@@ -94,6 +94,12 @@ pub(crate) async fn read_attachment(
     within(ATTACHMENT_TIMEOUT, read_bytes(stream, length)).await
 }
 
+/// Reads the end of a stream whose frame was read. To drop it before that would tell the sender that the
+/// frame is not wanted, if the end travels in a packet of its own. What follows the frame is passed over.
+pub(crate) async fn read_end(stream: &mut RecvStream) {
+    let _ = timeout(MESSAGE_TIMEOUT, stream.read_chunk(1, true)).await;
+}
+
 /// Writes a frame and the stream's end, and waits until the other side has all of it.
 pub(crate) async fn write(
     stream: &mut SendStream,

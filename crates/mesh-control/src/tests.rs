@@ -243,6 +243,32 @@ async fn notices_arrive_and_unknown_ones_are_passed_over() {
 }
 
 #[tokio::test]
+async fn a_message_whose_end_travels_alone_is_taken_as_any_other() {
+    let (_server, client, connection) = pair().await;
+    let mut stream = client.raw().open_uni().await.unwrap();
+    let body = br#"{"type":"roster","serial":1}"#;
+    let frame = [&[0, 0, 0, 28, 0, 0, 0, 0][..], body].concat();
+    let write = async {
+        stream.write_all(&frame).await.unwrap();
+        // A question there and back: by then the client has read the message.
+        let ask = connection.request(&Request::Roster { have: None }, &[]);
+        let serve = async {
+            let mut question = client.next_question().await.unwrap();
+            question.request().await.unwrap();
+            question.answer(&Reply::Done, &[]).await
+        };
+        let (asked, served) = tokio::join!(ask, serve);
+        asked.unwrap();
+        served.unwrap();
+        stream.finish().unwrap();
+        stream.stopped().await.unwrap()
+    };
+    let (notice, stopped) = tokio::join!(connection.next_notice(), write);
+    assert!(matches!(notice, Ok(Notice::Roster { .. })), "{notice:?}");
+    assert_eq!(stopped, None, "the client turned it down");
+}
+
+#[tokio::test]
 async fn the_reason_for_a_close_reaches_the_client() {
     let (_server, client, connection) = pair().await;
     client.close(CloseCode::NotAdmitted, "no such key");
