@@ -122,7 +122,9 @@ fn assert_takes_changes(fleet: &mut mesh_lab::Fleet) {
             },
         );
         if let Err(error) = newer {
-            panic!("{error:#}\n{}", fleet.controller_process().unwrap().log());
+            let agent = fleet.agent_process(&name).unwrap().log();
+            let controller = fleet.controller_process().unwrap().log();
+            panic!("{error:#}\n--- agent\n{agent}\n--- controller\n{controller}");
         }
     }
 }
