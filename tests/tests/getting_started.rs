@@ -245,7 +245,8 @@ impl Terminal {
         let (daemon, is_up) = if command.contains(" controller ") {
             ("controller", "test -S /run/mesh/controller.sock")
         } else {
-            ("agent", "mesh status --json | jq -e .self.address")
+            // With `-s`, no input at all is not taken for success.
+            ("agent", "mesh status --json | jq -es \".[0].self.address\"")
         };
         self.run(&format!("( {command} ) > {daemon}.log 2>&1 &"));
         let wait = format!("timeout 20 bash -c 'until {is_up}; do sleep 0.05; done'");

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, bail};
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use anyhow::bail;
+use cargo_metadata::{DependencyKind, Metadata};
 
-use crate::process::root;
+use crate::process::workspace;
 
 /// For each crate, the crates of ours that it may use, and why it uses no other.
 const ALLOWED: [(&str, &[&str], &str); 13] = [
@@ -104,11 +104,7 @@ const PURE: [&str; 6] = [
 ];
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let metadata = MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .no_deps()
-        .exec()
-        .context("cannot read the workspace's metadata")?;
+    let metadata = workspace()?;
     let wrong = wrong_edges(&edges(&metadata));
     if !wrong.is_empty() {
         bail!(

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use cargo_metadata::{Metadata, MetadataCommand};
 
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -16,6 +17,15 @@ pub(crate) fn root() -> PathBuf {
         .nth(2)
         .expect("this package lies two folders below the workspace's root")
         .to_owned()
+}
+
+/// The packages of the workspace, without what they depend on.
+pub(crate) fn workspace() -> anyhow::Result<Metadata> {
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .context("cannot read the workspace's metadata")
 }
 
 /// The cargo that runs us, in the folder of the workspace.

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: every test of the workspace, in one order that two cores can bear.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -9,10 +8,10 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
-    process::{cargo_command, root, run as run_to_end, shown},
+    process::{cargo_command, root, run as run_to_end, shown, workspace},
     setup,
 };
 
@@ -118,18 +117,20 @@ fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
         "--no-fail-fast",
     ]);
     command.env("MESH_BIN", mesh_program());
-    let folder = root().join("tests/tests");
-    let entries = fs::read_dir(&folder).context("cannot read `tests/tests`")?;
-    for entry in entries {
-        let path = entry?.path();
-        let test = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .unwrap_or_default();
-        if path.extension().is_some_and(|ending| ending == "rs") && wanted(test) {
-            command.args(["--test", test]);
-        }
+    let metadata = workspace()?;
+    let tests = metadata
+        .packages
+        .iter()
+        .filter(|package| package.name.as_str() == "mesh-tests")
+        .flat_map(|package| &package.targets)
+        .filter(|target| target.is_test() && wanted(&target.name));
+    let mut any = false;
+    for test in tests {
+        any = true;
+        command.args(["--test", &test.name]);
     }
+    // Without a name, cargo would run them all.
+    ensure!(any, "`mesh-tests` has not the tests that were asked for");
     Ok(command)
 }
 
