@@ -31,7 +31,7 @@ const SHORT: Duration = Duration::from_millis(100);
 pub(super) fn run(keep: bool) -> Result<Exit, Failure> {
     sandbox::enter().map_err(|error| {
         Failure::new(Exit::Refused, error).hint(
-            "run it as root, or allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1`) and TUN (`modprobe tun`)",
+            "run it as root, or allow user namespaces (`sysctl kernel.unprivileged_userns_clone=1`) and let this user open `/dev/net/tun` (`modprobe tun`, `chmod 666 /dev/net/tun`)",
         )
     })?;
     let clean_up = Arc::new(OnceLock::new());
