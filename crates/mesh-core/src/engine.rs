@@ -6,7 +6,7 @@ mod peer;
 mod timers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -136,16 +136,15 @@ impl Engine {
             if id == self.context.public || self.peers.contains_key(&id) {
                 continue;
             }
-            // A key that is an agent's now and was a guest's, or the other way round, starts afresh.
-            let kept = before
-                .remove(&id)
-                .filter(|peer| peer.speaks_mesh() == config.speaks_mesh);
-            let peer = match kept {
-                Some(mut peer) => {
+            // A key that is an agent's now and was a guest's, or the other way round, starts afresh, and
+            // what it was goes as if the key had left.
+            let peer = match before.entry(id) {
+                Entry::Occupied(kept) if kept.get().speaks_mesh() == config.speaks_mesh => {
+                    let mut peer = kept.remove();
                     peer.configure(config);
                     peer
                 }
-                None => Peer::new(config, &self.context),
+                Entry::Occupied(_) | Entry::Vacant(_) => Peer::new(config, &self.context),
             };
             self.peers.insert(id, peer);
         }

@@ -204,7 +204,7 @@ impl Moment {
         self.0.load(Ordering::Relaxed) == NONE
             && self
                 .0
-                .compare_exchange(NONE, now.as_micros(), Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(NONE, now.as_micros(), Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok()
     }
 

@@ -335,6 +335,55 @@ fn packets_of_agents_are_not_taken_from_the_tun_nor_from_guests() {
 }
 
 #[test]
+fn a_key_that_becomes_a_guests_loses_the_sessions_it_had() {
+    let (mut network, _) = watched(14);
+    let packet = packets::ipv6(network.nodes[0].address, network.nodes[1].address, b"old");
+    let route = network.nodes[0].forwarding.route(&packet).unwrap();
+    network.introduce_all_to(1, false, Protocol::Wireguard);
+    let mut frame = vec![0; 200];
+    frame[16..16 + packet.len()].copy_from_slice(&packet);
+    let length = route
+        .seal(&mut frame, packet.len(), network.now.instant)
+        .unwrap();
+    frame.truncate(length);
+    let from = network.nodes[0].endpoint;
+    network.nodes[1].refusals.clear();
+    network.inject(1, from, frame);
+    assert_eq!(network.nodes[1].refusals, [Refusal::UnknownSession]);
+    // Nothing of what it was is left in the timers either.
+    assert_eq!(network.nodes[1].engine.poll_timeout(), None);
+    network.run_for(Duration::from_secs(600));
+    assert!(network.reaches(0, 1, SHORT));
+}
+
+#[test]
+fn a_member_that_floods_with_notices_and_clocks_is_heard_a_few_times() {
+    let (mut network, _) = watched(15);
+    let key = network.key(1);
+    network.take_events(1);
+    for round in 0..500 {
+        let sender = &mut network.nodes[0];
+        sender.clock_ahead_millis = if round % 2 == 0 { 600_000 } else { -600_000 };
+        let now = sender.clock(network.now);
+        sender
+            .engine
+            .send_epoch_notice(&key, u64::MAX - round, [0; 32], now);
+        sender.engine.probe(&key, now);
+        network.run_for(Duration::from_millis(21));
+    }
+    // 10.5 s: two spans of ten notices each, and one word about the clock.
+    let events = network.take_events(1);
+    let notices = events
+        .iter()
+        .filter(|event| matches!(event, Event::EpochNotice { .. }));
+    assert!((10..=20).contains(&notices.count()));
+    let clocks = events
+        .iter()
+        .filter(|event| matches!(event, Event::ClockDiffers { .. }));
+    assert_eq!(clocks.count(), 1);
+}
+
+#[test]
 fn a_packet_overtaken_on_an_old_path_does_not_move_the_peer_back() {
     let (mut network, _) = watched(11);
     let old = network.nodes[1].endpoint;

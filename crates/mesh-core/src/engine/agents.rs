@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mesh_types::Instant;
 use mesh_wire::tunnel::{self, TunnelMessage};
 use rand::RngCore;
@@ -8,8 +10,30 @@ use crate::{Now, link::Sent};
 /// Probes of one peer under way; further ones are refused until some are answered or expire.
 const PROBES_MAX: usize = 16;
 
+/// An echo that has not been answered for so long will not be.
+const PROBE_LIFETIME: Duration = Duration::from_secs(20);
+
 /// A difference of clocks over this is told: certificates, logs and builds begin to suffer.
 const CLOCK_DIFFERENCE_MILLIS: i64 = 60_000;
+
+/// How often one peer's clock is told of, however often it changes.
+const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Epoch notices of one peer that are told of in [`NOTICES_SPAN`]. An honest peer sends one with each
+/// session and each roster; one that floods must not crowd out what others say.
+const NOTICES_MAX: u32 = 10;
+const NOTICES_SPAN: Duration = Duration::from_secs(10);
+
+/// How much of what a peer says was told of.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// The difference of clocks that was last told, and when.
+    clock_millis: i64,
+    clock_told: Option<Instant>,
+    /// When the span began in which notices are counted, and how many there were.
+    notices_since: Option<Instant>,
+    notices: u32,
+}
 
 /// An echo request that waits for its answer.
 pub(super) struct Probe {
@@ -22,6 +46,7 @@ pub(super) struct Probe {
 
 impl Peer {
     pub(super) fn probe(&mut self, context: &mut Context, now: Now) -> Option<u64> {
+        self.forget_old_probes(now.instant);
         if !self.speaks_mesh() || self.probes.len() >= PROBES_MAX {
             return None;
         }
@@ -100,6 +125,9 @@ impl Peer {
                 self.compare_clocks(wall_millis, context, now);
             }
             TunnelMessage::EpochNotice { serial, head_hash } => {
+                if !self.heard.takes_notice(now.instant) {
+                    return;
+                }
                 context.output.event(Event::EpochNotice {
                     peer: self.key(),
                     serial,
@@ -137,11 +165,16 @@ impl Peer {
             .saturating_sub(millis(now.wall.as_millis()));
         self.clock_ahead_millis = Some(ahead_millis);
         let changed =
-            ahead_millis.abs_diff(self.clock_told_millis) > CLOCK_DIFFERENCE_MILLIS.unsigned_abs();
-        if !changed {
+            ahead_millis.abs_diff(self.heard.clock_millis) > CLOCK_DIFFERENCE_MILLIS.unsigned_abs();
+        let lately = self
+            .heard
+            .clock_told
+            .is_some_and(|told| now.instant.saturating_since(told) < CLOCK_TOLD_EVERY);
+        if !changed || lately {
             return;
         }
-        self.clock_told_millis = ahead_millis;
+        self.heard.clock_millis = ahead_millis;
+        self.heard.clock_told = Some(now.instant);
         // A difference that went away is to be seen in the view; only one that is there is told.
         if ahead_millis.abs() > CLOCK_DIFFERENCE_MILLIS {
             context.output.event(Event::ClockDiffers {
@@ -149,6 +182,12 @@ impl Peer {
                 ahead_millis,
             });
         }
+    }
+
+    /// Lets go of probes that will not be answered any more.
+    pub(super) fn forget_old_probes(&mut self, now: Instant) {
+        self.probes
+            .retain(|_, probe| now.saturating_since(probe.created) < PROBE_LIFETIME);
     }
 
     fn send_echo(&mut self, id: u64, context: &mut Context, now: Now) -> bool {
@@ -166,5 +205,19 @@ impl Peer {
     fn say(&mut self, message: TunnelMessage, kind: Sent, context: &mut Context, now: Now) -> bool {
         let packet = tunnel::emit(message, context.agent_address);
         self.transmit(&packet, kind, context, now)
+    }
+}
+
+impl Heard {
+    fn takes_notice(&mut self, now: Instant) -> bool {
+        let running = self
+            .notices_since
+            .is_some_and(|since| now.saturating_since(since) < NOTICES_SPAN);
+        if !running {
+            self.notices_since = Some(now);
+            self.notices = 0;
+        }
+        self.notices = self.notices.saturating_add(1);
+        self.notices <= NOTICES_MAX
     }
 }

@@ -326,6 +326,8 @@ impl Peer {
         context: &mut Context,
         now: Now,
     ) -> Result<(), Refusal> {
+        // A session that the peer has used by now is no unused one that this one takes the place of.
+        self.promote_next(context, now);
         let ephemeral = context.ephemeral();
         let (keys, public, sealed_nothing) = responder
             .answer(&ephemeral, &NO_PRESHARED_KEY, &[])

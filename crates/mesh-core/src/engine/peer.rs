@@ -11,7 +11,7 @@ use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
 
 use super::{
     Context, Event, PeerConfig,
-    agents::Probe,
+    agents::{Heard, Probe},
     handshakes::{Attempt, Responded},
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };
@@ -60,8 +60,7 @@ pub(super) struct Peer {
     pub(super) last_handshake: Option<Now>,
     pub(super) rtt: Option<Duration>,
     pub(super) clock_ahead_millis: Option<i64>,
-    /// The difference of clocks that was last told.
-    pub(super) clock_told_millis: i64,
+    pub(super) heard: Heard,
     /// When this peer's timers run next.
     pub(super) deadline: Option<Instant>,
 }
@@ -151,7 +150,7 @@ impl Peer {
             last_handshake: None,
             rtt: None,
             clock_ahead_millis: None,
-            clock_told_millis: 0,
+            heard: Heard::default(),
             deadline: None,
         }
     }

@@ -55,9 +55,6 @@ const ECHOES: u32 = 2;
 /// keepalive of a peer that has nothing to say, and soon enough that whoever looks knows within 15 s.
 pub(super) const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(12);
 
-/// An echo that has not been answered for so long will not be.
-const PROBE_LIFETIME: Duration = Duration::from_secs(20);
-
 /// Whether a handshake is wanted.
 #[derive(Debug)]
 pub(super) enum Connecting {
@@ -100,8 +97,7 @@ impl Peer {
         self.run_keepalive(context, now);
         self.run_liveness(context, now);
         self.run_connecting(context, now);
-        self.probes
-            .retain(|_, probe| now.instant.saturating_since(probe.created) < PROBE_LIFETIME);
+        self.forget_old_probes(now.instant);
         self.next_deadline(now.instant)
     }
 
