@@ -26,7 +26,8 @@ use crate::{
     view::{Link, Phase},
 };
 
-/// News that wait for the control plane; further ones are dropped, as each comes again.
+/// News that wait for the control plane; further ones are dropped, as each comes again, and the
+/// reservation of stamps, which does not, is kept.
 const NEWS_MAX: usize = 1024;
 
 /// Pings that may wait for their answers at a time.
@@ -81,6 +82,8 @@ struct State {
     pings: HashMap<(WireguardPublicKey, u64), oneshot::Sender<(Duration, SocketAddr)>>,
     /// Serial and head hash of the roster in force, to be told to peers.
     epoch: Option<(Serial, [u8; 32])>,
+    /// Stamps that are to be reserved, and of which the control plane has not heard.
+    unreserved: Option<Stamp>,
 }
 
 impl Overlay {
@@ -110,6 +113,7 @@ impl Overlay {
                 directory: Directory::default(),
                 pings: HashMap::new(),
                 epoch: None,
+                unreserved: None,
             }),
             news,
             timer: OnceLock::new(),
@@ -272,13 +276,19 @@ impl Overlay {
         let now = now();
         let before = state.engine.poll_timeout();
         let result = act(&mut state, now);
+        // Events first: what is done about them may have something to send.
+        while let Some(event) = state.engine.poll_event() {
+            self.tell(&mut state, event, now);
+        }
         while let Some(transmit) = state.engine.poll_transmit() {
             if let Err(error) = self.socket.send(transmit.to, None, &transmit.data) {
                 debug!(to = %transmit.to, %error, "could not send");
             }
         }
-        while let Some(event) = state.engine.poll_event() {
-            self.tell(&mut state, event, now);
+        if let Some(until) = state.unreserved.take() {
+            // Nobody asks for it again, so it stays until it is taken.
+            let taken = self.news.try_send(News::ReserveStamps(until)).is_ok();
+            state.unreserved = (!taken).then_some(until);
         }
         let after = state.engine.poll_timeout();
         drop(state);
@@ -306,7 +316,7 @@ impl Overlay {
                     self.report(News::Epoch(name, serial));
                 }
             }
-            Event::ReserveStamps { until } => self.report(News::ReserveStamps(until)),
+            Event::ReserveStamps { until } => state.unreserved = Some(until),
             Event::ProbeReply {
                 peer,
                 id,

@@ -214,3 +214,57 @@ async fn a_ping_to_nobody_is_unanswered_at_once() {
     let outcome = a.overlay.ping(&name("nobody"), DEADLINE).await;
     assert_eq!(outcome, PingOutcome::Unanswered);
 }
+
+#[tokio::test]
+async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let overlay = |text| {
+        let agents = network().prefix().agent_address();
+        let socket = UdpSocket::bind(0).unwrap();
+        let (overlay, news) = Overlay::new(fleet.seed_of(text), agents, Stamp::ZERO, socket);
+        overlay.stamps_reserved(Stamp::from_nanos(u64::MAX));
+        (overlay, news)
+    };
+    let ((a, _), (b, mut news)) = (overlay("cinnabar"), overlay("galena"));
+    a.apply_roster(&fleet.roster(9), &fleet.seed_of("cinnabar").public());
+    b.apply_roster(&fleet.roster(7), &fleet.seed_of("galena").public());
+    let at_b = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
+    a.add_candidates(&name("galena"), &[at_b]);
+    a.handle_packet(&packet(&fleet, "cinnabar", "galena"));
+    // No timers run, and A is called for what it receives only: here, for the response.
+    let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
+    let mut receive = |overlay: &Overlay| {
+        assert!(
+            wait_readable(&overlay.socket, &wake, Some(DEADLINE))
+                .unwrap()
+                .ready
+        );
+        overlay.socket.recv(&mut batch).unwrap();
+        for datagram in batch.datagrams() {
+            dataplane::open(overlay, datagram, clock::now());
+        }
+    };
+    receive(&b);
+    receive(&a);
+    let wanted = News::Epoch(name("cinnabar"), Serial::try_from(9).unwrap());
+    while !std::iter::from_fn(|| news.try_recv().ok()).any(|heard| heard == wanted) {
+        receive(&b);
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_of_stamps_is_not_lost_when_the_control_plane_is_behind() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let agents = network().prefix().agent_address();
+    let socket = UdpSocket::bind(0).unwrap();
+    let (overlay, mut news) = Overlay::new(fleet.seed_of("cinnabar"), agents, Stamp::ZERO, socket);
+    for _ in 0..NEWS_MAX {
+        overlay.report(News::NeedEndpoints(name("galena")));
+    }
+    overlay.run_timers();
+    while news.try_recv().is_ok() {}
+    overlay.run_timers();
+    assert!(matches!(news.try_recv(), Ok(News::ReserveStamps(_))));
+    overlay.run_timers();
+    assert!(news.try_recv().is_err(), "asked once");
+}
