@@ -5,7 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    os::unix::{fs::chown, net::UnixListener},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
     file::{self, ReadFileError},
-    privilege::{self, UserChange},
+    privilege::{self, Keep, UserChange},
     udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
 };
@@ -44,9 +44,6 @@ use crate::{
 
 /// The longest identity file: the one line is 55 bytes.
 const IDENTITY_BYTES_MAX: usize = 256;
-
-/// The account to run as, where there is no account `mesh` and none is configured.
-const LAST_RESORT_USER: &str = "nobody";
 
 /// How long readiness waits for the first roster ever: a controller that is there answers within a second.
 const FIRST_ROSTER_PATIENCE: Duration = Duration::from_secs(5);
@@ -87,14 +84,21 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
 
 fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
     let identity = read_identity(&config.identity_file)?;
-    prepare_dir(&config.state_dir)?;
+    let state_dir = &config.state_dir;
+    file::make_private_dir(state_dir).with_context(|| {
+        format!(
+            "cannot create the state directory `{}`",
+            state_dir.display()
+        )
+    })?;
     let roster = load_roster(&config);
     let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
     let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
-    give_away_dirs(&config);
-    let user = account(&config);
-    match privilege::drop_privileges(user.as_deref()).context("cannot give up privileges")? {
+    let user = privilege::choose_user(config.user.as_deref());
+    give_away_dirs(&config, user.as_deref());
+    let change = privilege::drop_privileges(user.as_deref(), Keep::NetAdmin);
+    match change.context("cannot give up privileges")? {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
     }
@@ -203,15 +207,6 @@ fn load_roster(config: &Config) -> Option<Roster> {
     }
 }
 
-fn prepare_dir(path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot create the state directory `{}`", path.display()))
-}
-
 fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
     let try_group = |group| unix::listen(&config.socket, 0o660, group);
     let listening = match &config.group {
@@ -224,36 +219,16 @@ fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
     listening.context("cannot open the local socket")
 }
 
-/// Who to become; `None` only if nobody can be told.
-fn account(config: &Config) -> Option<String> {
-    let candidates = [
-        config.user.clone(),
-        Some("mesh".to_owned()),
-        Some(LAST_RESORT_USER.to_owned()),
-    ];
-    if config.user.is_some() {
-        return config.user.clone();
-    }
-    candidates
-        .into_iter()
-        .flatten()
-        .find(|name| privilege::user_after_drop(Some(name)).is_ok())
-}
-
 /// Gives the later user what it must write: the state, and the socket's directory if it is mesh's own,
 /// so that the socket can be removed at the end.
-fn give_away_dirs(config: &Config) {
-    let user = account(config);
-    let Ok(user) = privilege::user_after_drop(user.as_deref()) else {
+fn give_away_dirs(config: &Config, user: Option<&str>) {
+    let Ok(user) = privilege::user_after_drop(user) else {
         return;
     };
-    let mut dirs = vec![config.state_dir.as_path()];
-    let socket_dir = config.socket.parent();
-    dirs.extend(socket_dir.filter(|dir| dir.file_name().is_some_and(|name| name == "mesh")));
-    for dir in dirs {
-        if let Err(error) = chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw())) {
-            warn!(dir = %dir.display(), %error, "could not give a directory to the agent's user");
-        }
+    let given = privilege::hand_over(&config.state_dir, &user)
+        .and_then(|()| privilege::hand_over_socket_dir(&config.socket, &user));
+    if let Err(error) = given {
+        warn!(%error, "could not give the directories to the agent's user");
     }
 }
 

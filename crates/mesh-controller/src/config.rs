@@ -16,7 +16,7 @@ pub const DEFAULT_SOCKET: &str = "/run/mesh/controller.sock";
 /// Where the configuration is unless said otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/mesh/controller.toml";
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "network",
     "signers",
     "identity_file",
@@ -27,6 +27,7 @@ const KEYS: [&str; 10] = [
     "state_dir",
     "socket",
     "group",
+    "user",
 ];
 
 /// The controller's configuration. A file with the two required keys is
@@ -66,6 +67,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The group whose members may use the local socket; left out: only the controller's own user.
     pub group: Option<String>,
+    /// The account to change to when started as root; left out: `mesh` if there is one, else `nobody`.
+    pub user: Option<String>,
 }
 
 /// Why a configuration is refused.
@@ -227,6 +230,7 @@ signers = ["mesh1jgRLFARuzRLUbqsDWYHiAPhvQF5USuFYhNEJIQgcVW5zUB-CBqOIm62GtFtFgvf
             inventory: None,
             http_listen: None,
             group: None,
+            user: None,
             ..config
         };
         assert_eq!(stripped, least);

@@ -6,7 +6,6 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use anyhow::Context as _;
 use mesh_inventory::{
     inventory, resolve,
     roster::{Roster, RosterError},
@@ -328,8 +327,21 @@ pub(crate) fn note(controller: &Controller, writes: Vec<Write>) {
 
 async fn read(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
     let path = path.to_owned();
-    tokio::task::spawn_blocking(move || mesh_os::file::read_bounded(&path, FILE_BYTES_MAX))
-        .await
-        .context("the reading thread is gone")?
-        .map_err(Into::into)
+    let read = move || mesh_os::file::read_bounded(&path, FILE_BYTES_MAX);
+    let error = match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(bytes)) => return Ok(bytes),
+        Ok(Err(error)) => error,
+        Err(_) => anyhow::bail!("the reading thread is gone"),
+    };
+    let denied = matches!(&error, mesh_os::file::ReadFileError::Io { source, .. }
+        if source.kind() == std::io::ErrorKind::PermissionDenied);
+    let error = anyhow::Error::new(error);
+    Err(if denied {
+        error.context(format!(
+            "the controller runs as `{}`, who may not read it; let that user read the file and enter its directories, or configure another `user`",
+            mesh_os::privilege::current_user()
+        ))
+    } else {
+        error
+    })
 }

@@ -1,17 +1,10 @@
 //! Start, run, stop.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use mesh_control::Server;
-use mesh_inventory::roster::Signer;
-use mesh_os::{file, socket, unix, watch::FileWatch};
-use mesh_types::IdentitySeed;
+use mesh_os::{unix, watch::FileWatch};
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -27,21 +20,16 @@ use crate::{
     controller::{Controller, now},
     core::{Core, Mode},
     http,
-    keeper::Keeper,
+    keeper::{Keeper, chain},
+    opened::{Opened, StartError},
     serve,
 };
-
-/// Permission bits of the local socket: its user and its group may use it.
-const SOCKET_MODE: u32 = 0o660;
 
 /// How often pending keys go to the disk and a roster that was overtaken is signed again.
 const TIDY: Duration = Duration::from_millis(500);
 
 /// How often a store that failed is tried again.
 const MEND: Duration = Duration::from_secs(5);
-
-/// The longest identity file.
-const IDENTITY_BYTES_MAX: usize = 256;
 
 /// A controller with its sockets bound and its state loaded, ready to serve.
 pub struct Running {
@@ -56,16 +44,27 @@ pub struct Running {
 }
 
 /// Runs a controller until SIGTERM or SIGINT. SIGHUP makes it read `config_path` and the watched file
-/// again.
+/// again. Must be called in a process with a single thread, as it gives up all privileges.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from starting, with the next step.
-pub async fn run(config: Config, config_path: PathBuf) -> anyhow::Result<()> {
+pub fn run(config: Config, config_path: PathBuf) -> Result<(), StartError> {
+    let opened = Opened::open(config)?;
+    opened.drop_privileges()?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve_until_told(opened, config_path))?;
+    Ok(())
+}
+
+async fn serve_until_told(opened: Opened, config_path: PathBuf) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let (stop, stopped) = oneshot::channel();
-    let mut running = Running::start(config).await?;
+    let mut running = Running::serve(opened).await?;
     running.config_path = Some(config_path);
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         warn!(%error, "the service manager was not told of the start");
@@ -83,31 +82,30 @@ pub async fn run(config: Config, config_path: PathBuf) -> anyhow::Result<()> {
 }
 
 impl Running {
-    /// Starts a controller: identity, state, roster, sockets. Must be called inside a tokio runtime.
+    /// Starts a controller in this process as it is, with the privileges that it has. Must be called inside
+    /// a tokio runtime.
     ///
     /// # Errors
     ///
     /// An identity or socket that cannot be had, or an identity that may not sign. A store, an inventory
     /// or a roster that is broken is a problem to be reported, and no reason not to serve.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let identity = read_identity(&config.identity_file)?;
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Ok(Self::serve(Opened::open(config)?).await?)
+    }
+
+    async fn serve(opened: Opened) -> anyhow::Result<Self> {
+        let Opened {
+            config,
+            identity,
+            socket,
+            listener,
+            socket_file,
+            http_listener,
+        } = opened;
         let mode = mode(&config);
-        if let Mode::Inventory(path) = &mode
-            && !config.signers.contains(&Signer::from(identity.public()))
-        {
-            anyhow::bail!(
-                "the controller is to sign `{}`, and its own identity `{}` is not among `signers`; add it, or give it a signed `roster` instead of the `inventory`",
-                path.display(),
-                identity.public()
-            );
-        }
-        let socket = socket::bind_udp(config.listen)?;
         let server = Server::new(socket, &identity).context("cannot serve QUIC")?;
-        let (listener, socket_file) =
-            unix::listen(&config.socket, SOCKET_MODE, config.group.as_deref())?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let http_listener = config.http_listen.map(socket::bind_tcp).transpose()?;
 
         let opened = Keeper::open(config.state_dir.clone())?;
         let mut core = Core::new(
@@ -210,8 +208,9 @@ impl Running {
                     );
                 }
                 Err(error) => warn!(
-                    "the configuration `{}` is not taken: {error}",
-                    path.display()
+                    "the configuration `{}` is not taken: {}",
+                    path.display(),
+                    chain(&error)
                 ),
             }
         }
@@ -261,15 +260,4 @@ fn mode(config: &Config) -> Mode {
         (None, Some(path)) => Mode::Roster(path.clone()),
         (None, None) => Mode::Push,
     }
-}
-
-fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
-    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX)?;
-    let line = std::str::from_utf8(&bytes).unwrap_or_default();
-    IdentitySeed::parse(line).with_context(|| {
-        format!(
-            "`{}` holds no identity; make one with `mesh keygen`",
-            path.display()
-        )
-    })
 }

@@ -2,7 +2,8 @@
 //!
 //! `core` decides and is pure: who is admitted, which roster comes into force, who is told what. Around it
 //! are thin shells: `serve` (QUIC), `http` (the local socket), `keeper` (the store's thread), `controller`
-//! (what was decided is written down, then told) and `daemon` (start and stop). A roster that is not on
+//! (what was decided is written down, then told) `opened` (what needs privileges) and `daemon` (start and
+//! stop). A roster that is not on
 //! the disk is announced to nobody, and nothing that is broken (a file, the store, a push) replaces the
 //! roster in force.
 //!
@@ -14,7 +15,9 @@ mod core;
 mod daemon;
 mod http;
 mod keeper;
+mod opened;
 mod serve;
 
 pub use config::{Config, ConfigError, DEFAULT_CONFIG, DEFAULT_SOCKET};
 pub use daemon::{Running, run};
+pub use opened::StartError;

@@ -1,9 +1,9 @@
 //! Files that are never half-written, and secrets that nobody else can read.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -120,6 +120,22 @@ pub fn write_once(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteFileE
             Err(WriteFileError::Exists(path.to_owned()))
         }
         Err(PersistError { error, .. }) => Err(io_error(error)),
+    }
+}
+
+/// Makes a directory that only its owner may enter, unless there is one. Parents that are missing are
+/// open to all, so that a process can reach its own directory after it changed its user.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
     }
 }
 

@@ -1,6 +1,11 @@
 //! Giving up privileges for good.
 
-use std::{fs, io};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown, fchown},
+    path::Path,
+};
 
 use nix::{
     errno::Errno,
@@ -12,6 +17,18 @@ const CAP_NET_ADMIN: u32 = 12;
 
 /// `_LINUX_CAPABILITY_VERSION_3` of capget(2).
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Accounts that a daemon becomes unless it is told which: its own, else the one that owns nothing.
+const USERS: [&str; 2] = ["mesh", "nobody"];
+
+/// What a process goes on with after it dropped its privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// No capability at all.
+    Nothing,
+    /// CAP_NET_ADMIN alone.
+    NetAdmin,
+}
 
 /// What became of the change of user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +82,7 @@ struct CapabilityData {
     inheritable: u32,
 }
 
-/// Leaves the process with CAP_NET_ADMIN alone, for good: bounding and ambient sets are emptied, programs
+/// Leaves the process with what `keep` says, for good: bounding and ambient sets are emptied, programs
 /// that it runs get nothing (`no_new_privs`), and if it is root it becomes `user` where one is named.
 ///
 /// The change of user is left out, with a reason, where the process is not root, there is no such user,
@@ -76,7 +93,7 @@ struct CapabilityData {
 /// # Errors
 ///
 /// [`DropError`].
-pub fn drop_privileges(user: Option<&str>) -> Result<UserChange, DropError> {
+pub fn drop_privileges(user: Option<&str>, keep: Keep) -> Result<UserChange, DropError> {
     let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
         return Err(DropError::Threads(threads));
@@ -94,7 +111,7 @@ pub fn drop_privileges(user: Option<&str>) -> Result<UserChange, DropError> {
         )
     };
     checked("clear the ambient capabilities", cleared)?;
-    keep_only_net_admin()?;
+    keep_only(keep)?;
     // SAFETY: as above.
     let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     checked("set no_new_privs", set)?;
@@ -125,6 +142,76 @@ pub fn user_after_drop(user: Option<&str>) -> Result<User, String> {
         return Err("this user namespace does not let groups be given up".to_owned());
     }
     Ok(found)
+}
+
+/// The account to become: the one that is configured, else `mesh` or `nobody`, whichever can be had;
+/// `None`: none can, as for a process that is not root.
+pub fn choose_user(configured: Option<&str>) -> Option<String> {
+    if let Some(name) = configured {
+        return Some(name.to_owned());
+    }
+    let available = |name: &&str| user_after_drop(Some(name)).is_ok();
+    USERS.into_iter().find(available).map(str::to_owned)
+}
+
+/// Whether there is an account of this name.
+pub fn is_user(name: &str) -> bool {
+    matches!(User::from_name(name), Ok(Some(_)))
+}
+
+/// The name of the account that this process runs as, or its number where it has no name.
+pub fn current_user() -> String {
+    let uid = geteuid();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => format!("user id {uid}"),
+    }
+}
+
+/// Gives the directory `dir` and the files directly in it to `user`; one that is `user`'s already is left
+/// as it is, so that nothing which `user` put into it is ever followed.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn hand_over(dir: &Path, user: &User) -> io::Result<()> {
+    let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
+    let handle = File::open(dir)?;
+    if handle.metadata()?.uid() == uid {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(entry.path())?;
+        let metadata = file.metadata()?;
+        // With a second name it may be somebody else's file.
+        if metadata.is_file() && metadata.nlink() == 1 {
+            fchown(&file, Some(uid), Some(gid))?;
+        }
+    }
+    // Last, so that a process which is killed meanwhile does the rest at its next start.
+    fchown(&handle, Some(uid), Some(gid))
+}
+
+/// Gives `user` the directory of the local socket `socket` if it is mesh's own, which is called `mesh`, so
+/// that the socket can be removed at the end. The files in it stay whose they are.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn hand_over_socket_dir(socket: &Path, user: &User) -> io::Result<()> {
+    match socket.parent() {
+        Some(dir) if dir.file_name().is_some_and(|name| name == "mesh") => {
+            chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn change_user(user: Option<&str>) -> Result<UserChange, DropError> {
@@ -171,14 +258,18 @@ fn clear_bounding_set() -> Result<(), DropError> {
     Ok(())
 }
 
-fn keep_only_net_admin() -> Result<(), DropError> {
+fn keep_only(keep: Keep) -> Result<(), DropError> {
     let mut header = CapabilityHeader {
         version: CAPABILITY_VERSION,
         pid: 0,
     };
     let mut data = [CapabilityData::default(); 2];
-    data[0].permitted = 1 << CAP_NET_ADMIN;
-    data[0].effective = 1 << CAP_NET_ADMIN;
+    let kept = match keep {
+        Keep::Nothing => 0,
+        Keep::NetAdmin => 1 << CAP_NET_ADMIN,
+    };
+    data[0].permitted = kept;
+    data[0].effective = kept;
     // SAFETY: `header` and `data` are what capset(2) of version 3 reads, alive for the whole call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     match Errno::result(result) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use mesh_controller::Config;
+use mesh_controller::{Config, StartError};
 
 use crate::failure::{Exit, Failure};
 
@@ -19,7 +19,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Run the controller until it is told to stop
     ///
-    /// Needs no privileges. SIGTERM stops it; SIGHUP makes it read the configuration's signers and the
+    /// Needs no privileges, and gives up those that it has, root's user among them, once its sockets are
+    /// open. SIGTERM stops it; SIGHUP makes it read the configuration's signers and the
     /// watched inventory or roster again, which a change of that file does too.
     Run {
         /// The configuration
@@ -32,11 +33,10 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Run { config: path } => {
             let config = load(&path)?;
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .context("cannot start the asynchronous runtime")?
-                .block_on(mesh_controller::run(config, path))?;
+            mesh_controller::run(config, path).map_err(|error| match error {
+                StartError::Misconfigured(error) => Failure::new(Exit::Usage, error),
+                StartError::Failed(error) => Failure::from(error),
+            })?;
         }
     }
     Ok(Exit::Done)

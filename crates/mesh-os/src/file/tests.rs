@@ -124,3 +124,21 @@ fn a_pipe_is_refused_without_waiting_for_its_writer() {
         Err(ReadFileError::NotAFile(_))
     ));
 }
+
+#[test]
+fn a_private_directory_is_closed_and_the_way_to_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let private = dir.path().join("var/lib/mesh/agent");
+    make_private_dir(&private).unwrap();
+    make_private_dir(&private).unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+    assert_eq!(mode(&private), 0o700);
+    let parent = private.parent().unwrap();
+    assert_eq!(mode(parent) & 0o100, 0o100);
+    // Unless this process's umask says otherwise.
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    nix::sys::stat::umask(umask);
+    assert_eq!(mode(parent), 0o777 & !umask.bits());
+    fs::write(dir.path().join("file"), "").unwrap();
+    assert!(make_private_dir(&dir.path().join("file")).is_err());
+}

@@ -16,6 +16,15 @@ const CHILD: &str = "MESH_TEST_DROP_PRIVILEGES";
 
 #[test]
 fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
+    assert_left(Keep::NetAdmin, 1 << CAP_NET_ADMIN);
+}
+
+#[test]
+fn after_the_drop_of_everything_no_capability_is_left() {
+    assert_left(Keep::Nothing, 0);
+}
+
+fn assert_left(keep: Keep, capabilities: u64) {
     if !geteuid().is_root() || fs::read("/etc/shadow").is_err() {
         println!("skipped: needs root");
         return;
@@ -27,7 +36,7 @@ fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
             "privilege::tests::a_child_drops_and_reports",
             "--nocapture",
         ])
-        .env(CHILD, "nobody")
+        .env(CHILD, format!("{keep:?}"))
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
@@ -39,9 +48,9 @@ fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
             .trim()
             .to_owned()
     };
-    let net_admin = format!("{:016x}", 1u64 << CAP_NET_ADMIN);
-    assert_eq!(line("CapEff:"), net_admin);
-    assert_eq!(line("CapPrm:"), net_admin);
+    let left = format!("{capabilities:016x}");
+    assert_eq!(line("CapEff:"), left);
+    assert_eq!(line("CapPrm:"), left);
     for empty in ["CapInh:", "CapBnd:", "CapAmb:"] {
         assert_eq!(line(empty), "0000000000000000", "{empty}");
     }
@@ -53,10 +62,14 @@ fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
 
 #[test]
 fn a_child_drops_and_reports() {
-    let Some(user) = std::env::var_os(CHILD) else {
+    let Some(keep) = std::env::var_os(CHILD) else {
         return;
     };
-    let user = user.into_string().unwrap();
+    let keep = if keep == "Nothing" {
+        Keep::Nothing
+    } else {
+        Keep::NetAdmin
+    };
     // This process has the test runner's threads; a fork has one.
     // SAFETY: the child only makes calls that are safe after a fork of a quiet process, and leaves with
     // `_exit`.
@@ -66,7 +79,7 @@ fn a_child_drops_and_reports() {
             assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
         }
         nix::unistd::ForkResult::Child => {
-            let code = match report(&user) {
+            let code = match report(keep) {
                 Ok(()) => 0,
                 Err(error) => {
                     println!("{error}");
@@ -79,8 +92,8 @@ fn a_child_drops_and_reports() {
     }
 }
 
-fn report(user: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let change = drop_privileges(Some(user))?;
+fn report(keep: Keep) -> Result<(), Box<dyn std::error::Error>> {
+    let change = drop_privileges(Some("nobody"), keep)?;
     assert!(matches!(change, UserChange::Changed { .. }), "{change:?}");
     let shadow = fs::read("/etc/shadow").map_err(|error| error.kind());
     let shadow = shadow
@@ -97,7 +110,38 @@ fn report(user: &str) -> Result<(), Box<dyn std::error::Error>> {
 fn with_other_threads_running_nothing_is_dropped() {
     // The test runner's own thread is one more than this one.
     assert!(matches!(
-        drop_privileges(None),
+        drop_privileges(None, Keep::Nothing),
         Err(DropError::Threads(2..))
     ));
+}
+
+#[test]
+fn a_directory_is_handed_over_with_its_files_and_nothing_that_they_point_to() {
+    if !geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let Ok(nobody) = user_after_drop(Some("nobody")) else {
+        println!("skipped: needs more users than a user namespace has");
+        return;
+    };
+    let room = tempfile::tempdir().unwrap();
+    let at = |name: &str| room.path().join(name);
+    let owner = |path: &Path| path.metadata().unwrap().uid();
+    fs::create_dir(at("state")).unwrap();
+    for name in ["state/store", "linked", "named-twice"] {
+        fs::write(at(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink(at("linked"), at("state/link")).unwrap();
+    fs::hard_link(at("named-twice"), at("state/twice")).unwrap();
+    hand_over(&at("state"), &nobody).unwrap();
+    let uid = nobody.uid.as_raw();
+    assert_eq!(owner(&at("state")), uid);
+    assert_eq!(owner(&at("state/store")), uid);
+    assert_eq!(owner(&at("linked")), 0);
+    assert_eq!(owner(&at("named-twice")), 0);
+    // What the user puts there afterwards is its own business.
+    fs::write(at("state/later"), "").unwrap();
+    hand_over(&at("state"), &nobody).unwrap();
+    assert_eq!(owner(&at("state/later")), 0);
 }

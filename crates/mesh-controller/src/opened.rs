@@ -1,0 +1,120 @@
+//! What is opened while the process may do everything, before it gives that up.
+
+use std::{
+    net::{TcpListener, UdpSocket},
+    os::unix::net::UnixListener,
+    path::Path,
+};
+
+use anyhow::{Context as _, anyhow};
+use mesh_inventory::roster::Signer;
+use mesh_os::{
+    file,
+    privilege::{self, Keep, UserChange},
+    socket, unix,
+};
+use mesh_types::IdentitySeed;
+use tracing::{debug, info, warn};
+
+use crate::Config;
+
+/// Permission bits of the local socket: its user and its group may use it.
+const SOCKET_MODE: u32 = 0o660;
+
+/// The longest identity file.
+const IDENTITY_BYTES_MAX: usize = 256;
+
+/// Why a controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or what it names, cannot be used: to be mended before the next try.
+    #[error(transparent)]
+    Misconfigured(anyhow::Error),
+    /// The system refused.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+/// Identity and sockets.
+pub(crate) struct Opened {
+    pub(crate) config: Config,
+    pub(crate) identity: IdentitySeed,
+    pub(crate) socket: UdpSocket,
+    pub(crate) listener: UnixListener,
+    pub(crate) socket_file: unix::SocketFile,
+    pub(crate) http_listener: Option<TcpListener>,
+}
+
+impl Opened {
+    pub(crate) fn open(config: Config) -> Result<Self, StartError> {
+        let identity = read_identity(&config.identity_file).map_err(StartError::Misconfigured)?;
+        if let Some(path) = &config.inventory
+            && !config.signers.contains(&Signer::from(identity.public()))
+        {
+            return Err(StartError::Misconfigured(anyhow!(
+                "the controller is to sign `{}`, and its own identity `{}` is not among `signers`; add it, or give it a signed `roster` instead of the `inventory`",
+                path.display(),
+                identity.public()
+            )));
+        }
+        let socket = socket::bind_udp(config.listen).map_err(anyhow::Error::from)?;
+        let (listener, socket_file) =
+            unix::listen(&config.socket, SOCKET_MODE, config.group.as_deref())
+                .context("cannot open the local socket")?;
+        let http_listener = config
+            .http_listen
+            .map(socket::bind_tcp)
+            .transpose()
+            .map_err(anyhow::Error::from)?;
+        Ok(Self {
+            config,
+            identity,
+            socket,
+            listener,
+            socket_file,
+            http_listener,
+        })
+    }
+
+    /// Gives up all privileges for good; what is written from now on belongs to the later user before.
+    pub(crate) fn drop_privileges(&self) -> Result<(), StartError> {
+        let config = &self.config;
+        if let Some(name) = &config.user
+            && !privilege::is_user(name)
+        {
+            return Err(StartError::Misconfigured(anyhow!(
+                "there is no user `{name}`; create it, or leave `user` out"
+            )));
+        }
+        let user = privilege::choose_user(config.user.as_deref());
+        match privilege::user_after_drop(user.as_deref()) {
+            Ok(user) => {
+                let given = file::make_private_dir(&config.state_dir)
+                    .and_then(|()| privilege::hand_over(&config.state_dir, &user))
+                    .and_then(|()| privilege::hand_over_socket_dir(&config.socket, &user));
+                if let Err(error) = given {
+                    warn!(%error, "could not give the directories to the controller's user");
+                }
+            }
+            Err(reason) => debug!(reason, "the user stays"),
+        }
+        let change = privilege::drop_privileges(user.as_deref(), Keep::Nothing)
+            .context("cannot give up privileges")?;
+        match &change {
+            UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
+            UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
+        }
+        Ok(())
+    }
+}
+
+fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
+    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX)?;
+    let line = std::str::from_utf8(&bytes).unwrap_or_default();
+    IdentitySeed::parse(line).with_context(|| {
+        format!(
+            "`{}` holds no identity; make one with `mesh keygen`",
+            path.display()
+        )
+    })
+}
