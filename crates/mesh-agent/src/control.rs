@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -20,7 +21,7 @@ use crate::{
     backoff::Backoff,
     chain,
     config::HostPort,
-    view::Verdict,
+    view::{Phase, Verdict},
 };
 
 /// How long a controller may take to answer where a peer is.
@@ -125,7 +126,10 @@ async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Bac
         controller.verdict = Verdict::Admitted;
         controller.reason = None;
     });
-    let ended = converse(agent, endpoint, &connection).await;
+    let ended = tokio::select! {
+        ended = converse(agent, endpoint, &connection) => ended,
+        never = find_wanted(agent, &connection) => match never {},
+    };
     if let Ended::NoController = ended {
         // Dropped everywhere, the connection closes.
         agent.update_controller(endpoint, |controller| controller.connection = None);
@@ -285,20 +289,7 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
         });
     }
     for connection in agent.connections() {
-        let request = Request::Endpoints { peer: peer.clone() };
-        questions.spawn(async move {
-            match connection.request(&request, &[]).await {
-                Ok((Reply::Endpoints { endpoints, .. }, _)) => endpoints,
-                Ok((reply, _)) => {
-                    debug!(?reply, "a controller gave no endpoints");
-                    Vec::new()
-                }
-                Err(error) => {
-                    debug!(error = chain(&error), "a controller gave no endpoints");
-                    Vec::new()
-                }
-            }
-        });
+        questions.spawn(ask_endpoints(connection, peer.clone()));
     }
     // Each answer is used as it comes: the slowest does not hold up the others.
     let all = async {
@@ -311,6 +302,42 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
     };
     if timeout(ENDPOINTS_TIMEOUT, all).await.is_err() {
         debug!(%peer, "a controller did not say in time where a peer is");
+    }
+}
+
+/// Asks a controller that has just been connected where the peers are that this machine tries to reach.
+/// The engine asked while there was nobody to answer, and repeats itself only with its next attempt:
+/// a second later at first, and half a minute later in the end.
+async fn find_wanted(agent: &Agent, connection: &Arc<Connection>) -> Infallible {
+    let prefix = agent.config().network.prefix();
+    let mut questions = JoinSet::new();
+    for (peer, link) in agent.overlay.links() {
+        if matches!(link.phase, Phase::Connecting(_) | Phase::Silent(_)) {
+            let question = ask_endpoints(connection.clone(), peer.clone());
+            questions.spawn(async move { (peer, question.await) });
+        }
+    }
+    while let Some(answer) = questions.join_next().await {
+        if let Ok((peer, endpoints)) = answer {
+            let endpoints = usable(endpoints, prefix);
+            agent.overlay.add_candidates(&peer, &endpoints);
+        }
+    }
+    std::future::pending().await
+}
+
+/// Asks one controller where `peer` may be reached; nothing if it does not say.
+async fn ask_endpoints(connection: Arc<Connection>, peer: MachineName) -> Vec<SocketAddr> {
+    match connection.request(&Request::Endpoints { peer }, &[]).await {
+        Ok((Reply::Endpoints { endpoints, .. }, _)) => endpoints,
+        Ok((reply, _)) => {
+            debug!(?reply, "a controller gave no endpoints");
+            Vec::new()
+        }
+        Err(error) => {
+            debug!(error = chain(&error), "a controller gave no endpoints");
+            Vec::new()
+        }
     }
 }
 

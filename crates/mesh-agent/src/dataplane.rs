@@ -176,9 +176,6 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
             .datagrams()
             .filter_map(|datagram| open(overlay, datagram, now));
         tun.send(packets)?;
-        if overlay.forwarding.needs_attention() {
-            overlay.wake_timer();
-        }
     }
     Ok(())
 }
@@ -194,7 +191,13 @@ pub(crate) fn open<'a>(
         overlay.handle_datagram(from, payload);
         return None;
     }
-    match overlay.forwarding.open(from, payload, now) {
+    let opened = overlay.forwarding.open(from, payload, now);
+    // Before the packet is handed on: the answer, which may come at once, is to go out on the session
+    // that this packet confirmed, not on one with a process of the peer that is gone.
+    if overlay.forwarding.needs_attention() {
+        overlay.run_timers();
+    }
+    match opened {
         Opened::Packet { packet, .. } => Some(packet),
         Opened::Agent { peer, packet } => {
             overlay.handle_agent_packet(&peer, packet);

@@ -112,6 +112,14 @@ pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Memb
     }
 }
 
+/// An IPv6 packet without content (next header 59) between two machines.
+pub(crate) fn packet(fleet: &Fleet, from: &str, to: &str) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+    packet.extend(fleet.members[&name(from)].address.octets());
+    packet.extend(fleet.members[&name(to)].address.octets());
+    packet
+}
+
 /// The agent of the machine `text`, on loopback and without a device; `stored` is the serial of the roster
 /// that it starts from.
 pub(crate) fn agent(

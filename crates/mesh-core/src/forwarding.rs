@@ -25,8 +25,9 @@ use crate::{
 ///
 /// Towards the network: [`Forwarding::route`] a packet, [`Route::seal`] it and those after it that the
 /// route [covers](Route::covers), send to [`Route::endpoint`]. From the network:
-/// [`Forwarding::open`]. What neither can do is for the engine. After a batch, ask
-/// [`Forwarding::needs_attention`] and wake the engine's owner if so: a timer has to be started.
+/// [`Forwarding::open`]. What neither can do is for the engine. After a batch towards the network, and
+/// before an opened packet is handed on, ask [`Forwarding::needs_attention`] and wake the engine's owner
+/// if so: a timer has to be started, or the session turned to that the packet came on.
 pub struct Forwarding {
     agent_address: Ipv6Addr,
     routes: ArcSwap<AllowedIps<Arc<Link>>>,

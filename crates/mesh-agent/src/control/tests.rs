@@ -336,6 +336,31 @@ async fn where_a_peer_is_comes_from_its_static_endpoints_and_the_controllers() {
     assert_eq!(node.agent.overlay.links()[&name("pyrite")].candidates, 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_was_wanted_before_a_controller_answered_is_asked_for_then() {
+    let fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
+    let desk = Desk::open(fleet.seed_of("cinnabar"), &fleet, 7);
+    let state_dir = tempfile::tempdir().unwrap();
+    let agent = agent(
+        &fleet,
+        "galena",
+        &[desk.address()],
+        Some(7),
+        state_dir.path(),
+    );
+    // No timer of the engine runs here, and nobody hears it ask: the task has to by itself.
+    let packet = crate::testing::packet(&fleet, "galena", "pyrite");
+    agent.overlay.handle_packet(&packet);
+    find_endpoints(agent.clone(), name("pyrite")).await;
+    let candidates = || agent.overlay.links()[&name("pyrite")].candidates;
+    assert_eq!(candidates(), 0);
+    let task = tokio::spawn(supervise(agent.clone()));
+    until("where pyrite is", || candidates() == 1).await;
+    let cinnabar = agent.overlay.links()[&name("cinnabar")];
+    assert_eq!(cinnabar.candidates, 0, "nobody wants it");
+    task.abort();
+}
+
 #[test]
 fn endpoints_inside_the_mesh_or_of_nobody_are_not_tried() {
     let given = [

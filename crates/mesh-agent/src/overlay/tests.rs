@@ -14,7 +14,7 @@ use mesh_os::{
 use super::*;
 use crate::{
     dataplane,
-    testing::{Fleet, name, network},
+    testing::{Fleet, name, network, packet},
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -113,14 +113,6 @@ fn pump(
     }
 }
 
-/// An IPv6 packet without content (next header 59) between two machines.
-fn packet(fleet: &Fleet, from: &str, to: &str) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
-    packet.extend(fleet.members[&name(from)].address.octets());
-    packet.extend(fleet.members[&name(to)].address.octets());
-    packet
-}
-
 fn pair(fleet: &Fleet) -> (Machine, Machine) {
     let (a, b) = (
         Machine::start(fleet, "cinnabar"),
@@ -160,6 +152,35 @@ async fn a_packet_waits_for_an_endpoint_and_arrives() {
     a.hear(&News::NeedEndpoints(wanted.clone())).await;
     a.overlay.add_candidates(&wanted, &[b.endpoint()]);
     assert_eq!(b.packets.recv_timeout(DEADLINE).unwrap(), sent);
+}
+
+#[tokio::test]
+async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let a = Machine::start(&fleet, "cinnabar");
+    a.apply(&fleet.roster(7));
+    let identity = fleet.seed_of("galena");
+    let socket = UdpSocket::bind(0).unwrap();
+    let agent_address = network().prefix().agent_address();
+    let (b, _news) = Overlay::new(identity, agent_address, Stamp::ZERO, socket);
+    b.apply_roster(&fleet.roster(7), &identity.public());
+    let endpoint = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
+    a.overlay.add_candidates(&name("galena"), &[endpoint]);
+    a.overlay
+        .handle_packet(&packet(&fleet, "cinnabar", "galena"));
+    let answer = packet(&fleet, "galena", "cinnabar");
+    // Nothing runs b's timers, as none may have run when the system answers a packet from the TUN.
+    let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
+    let routed = 'received: loop {
+        wait_readable(&b.socket, &wake, Some(DEADLINE)).unwrap();
+        assert!(b.socket.recv(&mut batch).unwrap(), "a handshake, then data");
+        for datagram in batch.datagrams() {
+            if dataplane::open(&b, datagram, clock::now()).is_some() {
+                break 'received b.forwarding.route(&answer).is_some();
+            }
+        }
+    };
+    assert!(routed);
 }
 
 #[tokio::test]
