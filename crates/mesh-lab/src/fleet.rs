@@ -18,7 +18,10 @@ use std::{
 use anyhow::Context as _;
 use mesh_types::NetworkId;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, waitpid},
+    },
     unistd::Pid,
 };
 use serde_json::Value;
@@ -348,6 +351,10 @@ impl CleanUp {
         // Gone already if the owner is cleaning up, too.
         let _ = kill(self.first, Signal::SIGKILL);
         let deadline = Instant::now() + DAEMON_PATIENCE;
+        // Whoever looks after the end of this process finds none of its children.
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok() && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
         // A process that is still dying may put a file in a directory that is being emptied.
         loop {
             match std::fs::remove_dir_all(&self.dir) {

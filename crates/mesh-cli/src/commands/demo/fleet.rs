@@ -216,7 +216,11 @@ fn clean_up_on_signals(clean_up: Arc<OnceLock<CleanUp>>, keep: bool) -> anyhow::
         });
         output::error("\n  interrupted, cleaning up\n");
         // Making the fleet takes a moment, after which there is something to clean up.
-        let cleaned = clean_up.wait().run();
+        let clean_up = clean_up.wait();
+        // Held to the end: the main thread, which sees its fleet die, waits here instead of telling of it
+        // and ending the process half-way through.
+        let _silence = std::io::stderr().lock();
+        let cleaned = clean_up.run();
         let exit = match cleaned {
             Ok(()) if keep => Exit::Done,
             Ok(()) => Exit::Refused,
