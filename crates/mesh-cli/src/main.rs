@@ -50,7 +50,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     let logs = LogRing::default();
     // Only the agent has somebody who asks for its log.
     let kept = matches!(cli.command, Command::Agent(_)).then(|| logs.clone());
-    output::init(&cli.output, kept);
+    output::init(&cli.output, kept)?;
     match cli.command {
         Command::Keygen(args) => commands::keygen::run(args),
         Command::Inventory(args) => commands::inventory::run(args),

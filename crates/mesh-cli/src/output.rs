@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use mesh_agent::LogRing;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
+use crate::failure::{Exit, Failure};
+
 /// What every command takes.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -45,8 +47,17 @@ enum Color {
 }
 
 /// Sets up the log, which `kept` keeps the last lines of, if there is one. Called once.
-pub(crate) fn init(options: &Options, kept: Option<LogRing>) {
-    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+///
+/// # Errors
+///
+/// A [`Failure`] with [`Exit::Usage`] if the filter is none.
+pub(crate) fn init(options: &Options, kept: Option<LogRing>) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&options.log).map_err(|error| {
+        let error = anyhow::Error::new(error)
+            .context(format!("`{}` is no filter for the log", options.log));
+        Failure::new(Exit::Usage, error)
+            .hint("`--log` and MESH_LOG take a level, or such as `info,mesh_core=debug`")
+    })?;
     let ansi = use_color(options.color);
     let text = fmt::layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter).with(kept);
@@ -54,6 +65,7 @@ pub(crate) fn init(options: &Options, kept: Option<LogRing>) {
         LogFormat::Text => registry.with(text.with_ansi(ansi)).init(),
         LogFormat::Json => registry.with(text.json()).init(),
     }
+    Ok(())
 }
 
 /// Prints an answer to stdout.

@@ -96,6 +96,8 @@ fn a_push_of_what_is_no_roster_never_leaves_this_machine() {
     place.fleet();
     let push = |code| place.bad("inventory push roster --controller 127.0.0.1:9", code);
     push(2);
+    let portless = place.bad("inventory push roster --controller cinnabar", 2);
+    assert!(portless.contains("not a `host:port`"), "{portless}");
     place.write("roster", "{}");
     push(1);
     place.good("inventory init --out keyless.json --controller cinnabar");

@@ -56,6 +56,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
+    let to_stdout = args.out == Path::new("-");
+    if to_stdout && args.json {
+        let error = anyhow!("`--out -` and `--json` would both answer on stdout");
+        return Err(Failure::new(Exit::Usage, error).hint("name a file with `--out FILE`"));
+    }
     let signers = signers(&args.signer)?;
     let mut id = [0; 16];
     OsRng
@@ -78,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         return Err(super::load::broken(&args.out, &report)
             .hint("nothing was written; mend `--name` or `--domain`"));
     }
-    if args.out == Path::new("-") {
+    if to_stdout {
         output::answer(&text)?;
         return Ok(Exit::Done);
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::anyhow;
+use mesh_agent::HostPort;
 use mesh_control::{ConnectError, Connection, Expect, connect};
 use mesh_inventory::{Role, Roster, diff};
 use mesh_types::NodeId;
@@ -31,7 +32,7 @@ pub(super) struct Args {
     roster: PathBuf,
     /// The controller
     #[arg(long, value_name = "HOST:PORT")]
-    controller: String,
+    controller: HostPort,
     /// The roster in force, to compare with if the controller does not show its own
     #[arg(long, value_name = "ROSTER")]
     previous: Option<PathBuf>,
@@ -83,9 +84,13 @@ async fn push(args: &Args, roster: &Roster, previous: Option<Roster>) -> Result<
 }
 
 async fn reach(args: &Args, controllers: &[NodeId]) -> Result<Connection, Failure> {
-    connect(&args.controller, None, Expect::OneOf(controllers.to_vec()))
-        .await
-        .map_err(|error| unreachable(args, error))
+    connect(
+        args.controller.as_str(),
+        None,
+        Expect::OneOf(controllers.to_vec()),
+    )
+    .await
+    .map_err(|error| unreachable(args, error))
 }
 
 /// The keys of the roster's controllers that are switched on.

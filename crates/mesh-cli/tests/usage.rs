@@ -1,0 +1,82 @@
+//! What every command has in common.
+
+#![expect(clippy::unwrap_used, reason = "a failure in a helper fails its test")]
+
+use std::process::{Command, Output, Stdio};
+
+fn mesh(line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+    command
+        .args(line.split_whitespace())
+        .env_remove("MESH_LOG")
+        .stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// The commands below `command`, with it.
+fn commands(command: &str) -> Vec<String> {
+    let output = mesh(&format!("{command} --help"));
+    assert!(output.status.success(), "{command}");
+    let help = String::from_utf8(output.stdout).unwrap();
+    let mut all = vec![command.to_owned()];
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    for line in listed.take_while(|line| !line.is_empty()) {
+        // A name is indented by two; the lines that go on with its words by more.
+        let Some(name) = line
+            .strip_prefix("  ")
+            .filter(|rest| !rest.starts_with(' '))
+        else {
+            continue;
+        };
+        let name = name.split_whitespace().next().unwrap();
+        if name != "help" {
+            all.extend(commands(&format!("{command} {name}")));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_help_begins_with_what_the_command_does() {
+    let all = commands("");
+    assert!(all.contains(&" inventory sign".to_owned()), "{all:?}");
+    assert!(all.contains(&" controller run".to_owned()), "{all:?}");
+    for command in all {
+        let help = String::from_utf8(mesh(&format!("{command} --help")).stdout).unwrap();
+        let first = help.lines().next().unwrap();
+        assert!(first.starts_with(char::is_uppercase), "{command}: {first}");
+        assert!(!first.ends_with('.'), "{command}: {first}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_answers_nothing() {
+    for line in [
+        "",
+        "nonsense",
+        "status --nonsense",
+        "ping Not_A_Name",
+        "keygen",
+        "--log )( version",
+        "inventory init --out - --json",
+        "inventory sign inventory.json --key k --out roster.json",
+    ] {
+        let output = mesh(line);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(output.stdout.is_empty(), "{line}");
+        assert!(!output.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn the_version_is_told_in_each_form() {
+    let release = env!("CARGO_PKG_VERSION");
+    for line in ["version", "--version"] {
+        assert_eq!(mesh(line).stdout, format!("mesh {release}\n").into_bytes());
+    }
+    let json: serde_json::Value = serde_json::from_slice(&mesh("version --json").stdout).unwrap();
+    assert_eq!(
+        json,
+        serde_json::json!({ "version": 1, "release": release })
+    );
+}
