@@ -138,11 +138,13 @@ async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Bac
 }
 
 async fn hello(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> Result<(), Ended> {
+    let roster = agent.roster();
     let request = Request::Hello {
         identity: *agent.public(),
         name: agent.name(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
-        serial: agent.serial(),
+        serial: roster.as_ref().map(|roster| roster.head().serial),
+        head: roster.map(|roster| roster.head_hash().to_string()),
         endpoints: agent.endpoints.borrow().clone(),
     };
     let reply = ask(connection, &request).await?.0;

@@ -182,18 +182,28 @@ impl Controller {
             Mode::Inventory(path) => ("inventory", self.refresh_inventory(path).await),
             Mode::Roster(path) => ("roster", self.refresh_roster(path).await),
         };
-        if let Err(error) = &result {
-            warn!("the {what} was not taken, and the roster in force stays: {error:#}");
-        }
         let problem = result.err().map(|error| format!("{error:#}"));
-        self.core().set_problem(what, problem);
+        if self.core().set_problem(what, problem.clone())
+            && let Some(problem) = problem
+        {
+            warn!("the {what} was not taken, and the roster in force stays: {problem}");
+        }
     }
 
     /// Does what is to be done again from time to time.
     pub(crate) async fn tidy(&self) {
         let pending = self.core().unsaved_pending();
         self.keeper.note(pending.into_iter().collect());
-        if self.core().is_overtaken() {
+        let overtaken = {
+            let mut core = self.core();
+            let known = core.has_problem("clock");
+            core.watch_clock(now());
+            if !known && core.has_problem("clock") {
+                warn!("the clock went back behind the time of the roster in force; set it");
+            }
+            core.is_overtaken(now())
+        };
+        if overtaken {
             self.refresh().await;
         }
     }
@@ -218,7 +228,9 @@ impl Controller {
                 info!("the store works again");
                 self.core().set_problem("store", None);
             }
-            Err(error) => self.core().set_problem("store", Some(format!("{error:#}"))),
+            Err(error) => {
+                self.core().set_problem("store", Some(format!("{error:#}")));
+            }
         }
     }
 

@@ -96,6 +96,7 @@ pub(crate) struct Hello {
     pub(crate) name: Option<MachineName>,
     pub(crate) release: String,
     pub(crate) serial: Option<Serial>,
+    pub(crate) head: Option<String>,
     pub(crate) endpoints: Vec<SocketAddr>,
 }
 
@@ -171,12 +172,12 @@ impl Core {
         self.roster.as_ref()
     }
 
-    /// Says what is wrong with `what`, or that nothing is any more.
-    pub(crate) fn set_problem(&mut self, what: &'static str, problem: Option<String>) {
-        match problem {
-            Some(problem) => self.problems.insert(what, problem),
-            None => self.problems.remove(what),
-        };
+    /// Says what is wrong with `what`, or that nothing is any more; true if that is news.
+    pub(crate) fn set_problem(&mut self, what: &'static str, problem: Option<String>) -> bool {
+        let before = self.problems.remove(what);
+        let is_news = before != problem;
+        self.problems.extend(problem.map(|problem| (what, problem)));
+        is_news
     }
 
     /// Whether something is wrong with `what`.
@@ -200,6 +201,11 @@ impl Core {
                 reason: "the identity is not the one that this connection proved to have"
                     .to_owned(),
             });
+        }
+        if self.clients.contains_key(&id)
+            && let Err(refusal) = self.question(now, id)
+        {
+            return Outcome::reply(refusal);
         }
         match self.standing(&hello.identity) {
             Ok(member) => {
@@ -368,6 +374,7 @@ impl Core {
             time_millis: now.millis,
             observed: source,
         };
+        let before = self.clients.get(&id).map(|client| client.questions);
         let client = Client {
             identity: hello.identity,
             name: name.clone(),
@@ -375,11 +382,10 @@ impl Core {
             source,
             reported: self.usable(&hello.endpoints),
             serial: hello.serial,
-            questions: Bucket::new(QUESTIONS, now.instant),
+            questions: before.unwrap_or(Bucket::new(QUESTIONS, now.instant)),
         };
-        let again = self.clients.contains_key(&id);
         let mut writes = vec![self.saw(now, &client)];
-        if !again {
+        if before.is_none() {
             self.counters.admitted += 1;
             writes.push(audit(
                 now,
@@ -396,7 +402,7 @@ impl Core {
             effects.push(Effect::Replace(old));
         }
         if let Some(serial) = hello.serial {
-            writes.extend(self.hear(serial, hello.identity.node_id()));
+            writes.extend(self.hear(serial, hello.head.as_deref()));
         }
         Outcome {
             reply,

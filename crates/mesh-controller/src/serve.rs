@@ -156,6 +156,7 @@ async fn answer(
             name,
             release,
             serial,
+            head,
             endpoints,
         } => {
             let hello = Hello {
@@ -163,6 +164,7 @@ async fn answer(
                 name,
                 release,
                 serial,
+                head,
                 endpoints,
             };
             return greet(controller, id, client, question, hello, admitted).await;

@@ -53,6 +53,9 @@ pub enum Request {
         release: String,
         /// Serial of the roster it holds; `None`: it holds none.
         serial: Option<Serial>,
+        /// Hash of that roster's head, in lower-case hex; `None`: it holds none, or does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        head: Option<String>,
         /// Underlay endpoints under which its WireGuard socket may be reached.
         endpoints: Vec<SocketAddr>,
     },

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use mesh_store::{PENDING_MAX, PendingRecord};
 use mesh_types::NodeId;
 
-use super::Hello;
+use super::{Hello, holder_of};
+
+/// Keys that one source may have pending.
+const PENDING_A_SOURCE: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -22,13 +25,17 @@ impl Pending {
         }
     }
 
-    /// Notes an attempt. When full, the key that was heard of least recently makes room.
+    /// Notes an attempt. When full, the key that was heard of least recently makes room; a source with many
+    /// keys makes room among its own, so that nobody alone pushes out the machines of others.
     pub(super) fn note(&mut self, millis: u64, source: SocketAddr, hello: &Hello) {
         let id = hello.identity.node_id();
-        if self.keys.len() >= PENDING_MAX && !self.keys.contains_key(&id) {
-            let oldest = self.keys.iter().min_by_key(|(_, key)| key.last_millis);
-            if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.keys.remove(&oldest);
+        if !self.keys.contains_key(&id) {
+            let holder = holder_of(source.ip());
+            let same = |key: &PendingRecord| holder_of(key.source.ip()) == holder;
+            if self.keys.values().filter(|key| same(key)).count() >= PENDING_A_SOURCE {
+                self.remove_stalest(same);
+            } else if self.keys.len() >= PENDING_MAX {
+                self.remove_stalest(|_| true);
             }
         }
         let record = self.keys.entry(id).or_insert_with(|| PendingRecord {
@@ -45,6 +52,14 @@ impl Pending {
         record.last_millis = millis;
         record.attempts += 1;
         self.changed = true;
+    }
+
+    fn remove_stalest(&mut self, among: impl Fn(&PendingRecord) -> bool) {
+        let stalest = self.keys.iter().filter(|(_, key)| among(key));
+        let stalest = stalest.min_by_key(|(_, key)| key.last_millis);
+        if let Some(id) = stalest.map(|(id, _)| *id) {
+            self.keys.remove(&id);
+        }
     }
 
     /// Drops the keys for which `is_known` holds.

@@ -1,6 +1,6 @@
 //! Which roster is in force, and when this controller signs one itself.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_inventory::{
     Resolution,
@@ -10,13 +10,17 @@ use mesh_inventory::{
     },
 };
 use mesh_store::{AuditEvent, Evidence, Snapshot, StoredRoster, Write};
-use mesh_types::{MachineName, NodeId, Serial};
+use mesh_types::{Instant, MachineName, Serial};
 use mesh_wire::control::{ErrorCode, Reply};
 
 use super::{Core, Effect, Now, audit};
 
 /// A clock that is this far behind the roster in force went back: signers' clocks differ by less.
 const CLOCK_BEHIND_SECONDS: u64 = 300;
+
+/// How long a controller rests between rosters that it signs only for what members say they hold: one that
+/// lies can make the fleet fetch a roster, and not all the time.
+const OVERTAKEN_REST: Duration = Duration::from_secs(10);
 
 /// Where a controller's rosters come from, besides pushes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,14 +52,12 @@ pub(crate) enum By {
 pub(crate) struct Signing {
     /// The highest serial that it heard of or signed.
     highest: Option<Serial>,
-    /// There was no roster in the store at the start: what other nodes hold may be of an earlier life.
-    fresh: bool,
-    /// Who got the roster in force from this process.
-    given: BTreeSet<NodeId>,
     /// What it signed last; a pushed roster stays in force until the inventory says something else.
     content: Option<(NetworkPart, std::collections::BTreeMap<MachineName, Member>)>,
     /// A member holds the serial in force, or a higher one, of another roster: sign again above it.
     overtaken: bool,
+    /// When it did that last.
+    followed: Option<Instant>,
 }
 
 /// What becomes of a roster.
@@ -85,10 +87,9 @@ impl Signing {
         let stored = snapshot.rosters.iter().map(|roster| roster.serial).max();
         Self {
             highest: snapshot.highest_serial.max(stored),
-            fresh: snapshot.rosters.is_empty(),
-            given: BTreeSet::new(),
             content: None,
             overtaken: false,
+            followed: None,
         }
     }
 }
@@ -252,8 +253,9 @@ impl Core {
     pub(crate) fn install(&mut self, now: Now, roster: Arc<Roster>) -> (Vec<Effect>, Vec<Write>) {
         let serial = roster.head().serial;
         self.signing.highest = self.signing.highest.max(Some(serial));
-        self.signing.given.clear();
-        self.signing.overtaken = false;
+        if std::mem::take(&mut self.signing.overtaken) {
+            self.signing.followed = Some(now.instant);
+        }
         for what in ["signers", "serial"] {
             self.set_problem(what, None);
         }
@@ -282,17 +284,13 @@ impl Core {
         (effects, writes)
     }
 
-    /// A member says that it holds `serial`: word of mouth, which never changes the roster in force, and
-    /// makes a controller that signs its own skip serials by a bounded step.
-    pub(super) fn hear(&mut self, serial: Serial, from: NodeId) -> Option<Write> {
-        let current = self.roster.as_ref()?.head().serial;
-        let own = self.roster.as_deref().is_some_and(|r| self.is_own(r)) && self.is_signing();
-        // What this process signed as its first roster may have the serial of one of an earlier life.
-        let twin = own && self.signing.fresh && serial == current;
-        if twin && !self.signing.given.insert(from) {
-            return None;
-        }
-        if serial <= current && !twin {
+    /// A member says that it holds `serial`, with this head: word of mouth, which never changes the roster in
+    /// force, and makes a controller that signs its own skip serials by a bounded step.
+    pub(super) fn hear(&mut self, serial: Serial, head: Option<&str>) -> Option<Write> {
+        let roster = self.roster.as_deref()?;
+        let current = roster.head().serial;
+        let other = head.is_some_and(|head| head != roster.head_hash().to_string());
+        if serial < current || (serial == current && !other) {
             return None;
         }
         if serial.get() - current.get() > SERIAL_JUMP_MAX {
@@ -302,10 +300,16 @@ impl Core {
             self.set_problem("serial", Some(problem));
             return None;
         }
-        if !own {
-            let problem = format!(
-                "a member holds serial {serial}, and {current} is in force here; push the newer roster"
-            );
+        if !(self.is_signing() && self.is_own(roster)) {
+            let problem = if serial == current {
+                format!(
+                    "a member says that it holds another roster with serial {serial}, which is in force here; sign and push the next one"
+                )
+            } else {
+                format!(
+                    "a member holds serial {serial}, and {current} is in force here; push the newer roster"
+                )
+            };
             self.set_problem("serial", Some(problem));
             return None;
         }
@@ -321,13 +325,13 @@ impl Core {
     pub(crate) fn gave(&mut self, id: super::ClientId, serial: Serial) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.serial = Some(serial);
-            self.signing.given.insert(client.identity.node_id());
         }
     }
 
-    /// Whether the inventory is to be signed again because a member holds a higher serial.
-    pub(crate) const fn is_overtaken(&self) -> bool {
-        self.signing.overtaken
+    /// Whether the inventory is to be signed again now, because of what a member holds.
+    pub(crate) fn is_overtaken(&self, now: Now) -> bool {
+        let rested = |at: Instant| now.instant.saturating_since(at) >= OVERTAKEN_REST;
+        self.signing.overtaken && self.signing.followed.is_none_or(rested)
     }
 
     /// The roster to sign for a resolved inventory; `None`: what is in force says the same.
@@ -439,14 +443,15 @@ impl Core {
         (Judgement::Refused(refused), vec![audit(now, event)])
     }
 
-    fn watch_clock(&mut self, now: Now) {
+    pub(crate) fn watch_clock(&mut self, now: Now) {
         let signed = self
             .roster
             .as_deref()
             .map_or(0, |roster| roster.head().time);
         let behind = signed.saturating_sub(now.millis / 1000);
         let problem = (behind > CLOCK_BEHIND_SECONDS).then(|| {
-            format!("the clock is {behind} s behind the time when the roster in force was signed; set it")
+            let minutes = behind / 60;
+            format!("the clock is {minutes} min behind the time when the roster in force was signed; set it")
         });
         self.set_problem("clock", problem);
     }

@@ -35,6 +35,7 @@ fn hello(number: u16, serial: Option<u64>) -> Hello {
         name: Some("whoever".parse().unwrap()),
         release: "0.1.0".to_owned(),
         serial: serial.map(|serial| Serial::try_from(serial).unwrap()),
+        head: None,
         endpoints: vec![],
     }
 }
@@ -120,10 +121,17 @@ fn pending_keys_are_bounded_and_the_stalest_makes_room() {
     let mut core = core(at(1));
     core.install(at(1), roster(1, 1, &[]));
     let strangers = u16::try_from(PENDING_MAX).unwrap() + 10;
+    let asks = |core: &mut Core, now: u16, number: u16| {
+        let proven = Some(identity(number).public().node_id());
+        let [high, low] = number.to_be_bytes();
+        let source = SocketAddr::from(([198, 51, high, low], 1));
+        let id = ClientId(u64::from(number));
+        core.hello(at(u64::from(now)), id, proven, source, hello(number, None));
+    };
     for number in 1..=strangers {
-        asks(&mut core, at(u64::from(number)), u64::from(number), number);
+        asks(&mut core, number, number);
         // The first one keeps asking.
-        asks(&mut core, at(u64::from(number)), 9999, 1);
+        asks(&mut core, number, 1);
     }
     let pending = core.pending_answer(at(1000)).pending;
     assert_eq!(pending.len(), PENDING_MAX);
@@ -134,6 +142,67 @@ fn pending_keys_are_bounded_and_the_stalest_makes_room() {
     assert!(has(1) && has(strangers) && !has(2));
     assert!(core.unsaved_pending().is_some());
     assert!(core.unsaved_pending().is_none(), "nothing changed since");
+}
+
+#[test]
+fn one_source_with_many_keys_pushes_nobody_else_out() {
+    let mut core = core(at(1));
+    core.install(at(1), roster(1, 1, &[]));
+    let proven = Some(identity(1).public().node_id());
+    let elsewhere = SocketAddr::from(([203, 0, 113, 9], 1));
+    core.hello(at(1), ClientId(1), proven, elsewhere, hello(1, None));
+    for number in 2..1000 {
+        asks(&mut core, at(2), u64::from(number), number);
+    }
+    let pending = core.pending_answer(at(3)).pending;
+    let key = identity(1).public().to_string();
+    assert!(pending.iter().any(|pending| pending.key == key));
+    assert_eq!(pending.len(), 33);
+}
+
+#[test]
+fn greeting_again_and_again_is_limited_like_any_question() {
+    let mut core = core(at(1));
+    core.install(at(1), roster(1, 1, &[1]));
+    let limited = |outcome: &Outcome| {
+        matches!(
+            &outcome.reply,
+            Reply::Error {
+                code: ErrorCode::RateLimited,
+                ..
+            }
+        )
+    };
+    let count = (0..3000)
+        .filter(|_| limited(&asks(&mut core, at(1), 1, 1)))
+        .count();
+    assert_eq!(count, 3000 - 1 - 1024);
+    let (reply, _) = core.roster_for(at(1), ClientId(1), None);
+    assert!(matches!(reply, Reply::Error { .. }), "{reply:?}");
+}
+
+#[test]
+fn a_member_that_lies_cannot_have_rosters_signed_all_the_time() {
+    let mut core = core(at(1));
+    core.install(at(1), roster(1, 1, &[1]));
+    let lie = |core: &mut Core, now: Now, serial: u64| {
+        let proven = Some(identity(1).public().node_id());
+        core.hello(now, ClientId(1), proven, source(1), hello(1, Some(serial)));
+    };
+    lie(&mut core, at(2), 5);
+    assert!(core.is_overtaken(at(2)));
+    core.install(at(2), roster(6, 2, &[1]));
+    lie(&mut core, at(3), 7);
+    assert!(!core.is_overtaken(at(3)));
+    assert!(core.is_overtaken(at(12)));
+}
+
+#[test]
+fn a_clock_that_goes_back_while_it_serves_is_reported() {
+    let mut core = core(at(2_000_000));
+    core.install(at(2_000_000), roster(1, 2_000_000, &[1]));
+    core.watch_clock(at(1_000_000));
+    assert!(core.has_problem("clock"));
 }
 
 #[test]

@@ -153,11 +153,22 @@ impl TestClient {
     }
 
     pub(crate) async fn hello(&self, number: u8, serial: Option<u64>) -> Reply {
+        self.hello_holding(number, serial, None).await
+    }
+
+    /// A hello of a machine that holds the roster with this serial and head.
+    pub(crate) async fn hello_holding(
+        &self,
+        number: u8,
+        serial: Option<u64>,
+        head: Option<String>,
+    ) -> Reply {
         let request = Request::Hello {
             identity: identity(number).public(),
             name: Some(format!("claims-{number}").parse().unwrap()),
             release: "0.1.0".to_owned(),
             serial: serial.map(|serial| Serial::try_from(serial).unwrap()),
+            head,
             endpoints: vec![SocketAddr::from(([192, 0, 2, number], 4193))],
         };
         self.ask(&request, &[]).await

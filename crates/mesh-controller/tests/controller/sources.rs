@@ -113,8 +113,17 @@ async fn a_reinstalled_signing_controller_tells_its_first_serial_from_an_old_one
     let dir = tempfile::tempdir().unwrap();
     write_inventory(dir.path(), TWO);
     let controller = TestController::run(signing(dir.path())).await;
-    // Serial 1 of an earlier life is not the serial 1 that this controller has just signed.
-    let electrum = controller.join(2, Some(1)).await;
+    // One that holds what this controller signed, also after a restart, is no reason to sign again.
+    let galena = controller.join(3, None).await;
+    let head = roster_of(&galena).await.head_hash().to_string();
+    controller.stop().await;
+    let controller = TestController::run(signing(dir.path())).await;
+    let galena = controller.connect(Some(3)).await;
+    galena.hello_holding(3, Some(1), Some(head)).await;
+    // Serial 1 of an earlier life is not the serial 1 that this controller signed.
+    let electrum = controller.connect(Some(2)).await;
+    let old = "ab".repeat(32);
+    electrum.hello_holding(2, Some(1), Some(old)).await;
     assert_eq!(
         electrum.notice().await,
         Notice::Roster { serial: serial(2) }
@@ -218,6 +227,22 @@ async fn a_member_with_a_newer_roster_than_the_controller_is_reported() {
     let status = controller.get("/v1/status").await;
     let problem = status["problems"][0]["problem"].as_str().unwrap();
     assert!(problem.contains("push the newer roster"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_member_with_another_roster_of_the_same_serial_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("roster"), roster(7, None, TWO).to_file()).unwrap();
+    let controller = TestController::start(dir.path(), "roster = 'roster'").await;
+    let electrum = controller.connect(Some(2)).await;
+    let other = roster(7, None, ONE).head_hash().to_string();
+    electrum.hello_holding(2, Some(7), Some(other)).await;
+    let status = controller.get("/v1/status").await;
+    let problem = status["problems"][0]["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("another roster with serial 7"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]

@@ -192,6 +192,7 @@ mod tests {
             name: Some("electrum".parse().unwrap()),
             release: "0.1.0".into(),
             serial: Some(Serial::FIRST),
+            head: Some("00ff".into()),
             endpoints: vec!["192.0.2.1:4193".parse().unwrap()],
         }
     }
