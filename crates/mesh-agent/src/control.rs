@@ -12,8 +12,11 @@ use std::{
 use mesh_control::{Connection, RequestError, connect};
 use mesh_types::{MachineName, Prefix, Serial};
 use mesh_wire::control::{ENDPOINTS_MAX, Notice, Reply, Request};
-use rand::{SeedableRng, rngs::StdRng};
-use tokio::{task::AbortHandle, task::JoinSet, time::timeout};
+use rand::{Rng as _, SeedableRng, rngs::StdRng};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
@@ -29,6 +32,14 @@ const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// From when on this machine's clock, ahead of a controller's, is not used for stamps: a day.
 const CLOCK_AHEAD_MAX_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
+/// How often a controller is asked for a newer roster although it spoke of none: a notice that was lost, or
+/// a roster that it did not hand over at once, holds a removal up no longer than this.
+const ROSTER_EVERY: Duration = if cfg!(test) {
+    Duration::from_millis(300)
+} else {
+    Duration::from_secs(60)
+};
 
 /// How a conversation ended.
 enum Ended {
@@ -202,8 +213,13 @@ async fn speak(agent: &Agent, connection: &Connection) -> Ended {
     // What changed since the hello.
     endpoints.mark_changed();
     rumoured.mark_changed();
+    // Not all agents at the same time after a controller's restart.
+    let first = ROSTER_EVERY.mul_f64(StdRng::from_entropy().r#gen());
+    let mut regularly = interval_at(Instant::now() + first, ROSTER_EVERY);
+    regularly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
+            _ = regularly.tick() => fetch_roster(agent, connection).await,
             Ok(()) = rumoured.changed() => {
                 if agent.is_behind() { fetch_roster(agent, connection).await } else { Ok(()) }
             }

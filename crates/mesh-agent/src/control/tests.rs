@@ -211,6 +211,17 @@ async fn a_newer_roster_takes_effect_and_whom_it_removes_is_no_peer_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newer_roster_that_nobody_spoke_of_is_found() {
+    let fleet = Fleet::new(&["cinnabar", "galena"]);
+    let desk = Desk::open(fleet.seed_of("cinnabar"), &fleet, 7);
+    let node = start(&fleet, desk.address(), None);
+    serial_in_force(&node.agent, 7).await;
+    *desk.roster.lock().unwrap() = fleet.roster(8).to_file();
+    *desk.serial.lock().unwrap() = 8;
+    serial_in_force(&node.agent, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_roster_of_a_stranger_or_with_a_lower_serial_is_not_taken() {
     let fleet = Fleet::new(&["cinnabar", "galena"]);
     let stranger = Fleet::new(&["cinnabar", "galena"]);
