@@ -207,6 +207,17 @@ pub struct Pending {
     pub pending: Vec<PendingKey>,
 }
 
+/// What the controller's socket answers to `POST /v1/accept-shrink`: the roster in force after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its serial.
+    pub serial: Serial,
+    /// Its number of members.
+    pub members: u64,
+}
+
 /// A key that asked to join and is in no roster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PendingKey {

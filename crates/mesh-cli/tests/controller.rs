@@ -109,6 +109,12 @@ fn a_controller_serves_until_it_is_told_to_stop_and_leaves_nothing_behind() {
     let pending = output(dir.path(), &["pending", "--socket", "mesh/socket"]);
     assert_eq!(pending.stdout, b"no key is pending\n");
 
+    let accept = ["controller", "accept-shrink", "--socket", "mesh/socket"];
+    let refused = output(dir.path(), &accept);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("watches no inventory"), "{error}");
+
     // Reading the configuration again is no reason to end, even if it is broken.
     fs::write(dir.path().join("controller.toml"), "broken").unwrap();
     controller.signal("HUP");

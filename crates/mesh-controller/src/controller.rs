@@ -6,8 +6,9 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use mesh_api::{Accepted, VERSION};
 use mesh_inventory::{
-    inventory, resolve,
+    Resolution, diff, inventory, resolve,
     roster::{Roster, RosterError},
 };
 use mesh_store::Write;
@@ -177,9 +178,36 @@ impl Controller {
     /// Looks at the watched file and makes what it says take effect. What is wrong with it stays visible
     /// as a problem, and the roster in force stays.
     pub(crate) async fn refresh(&self) {
+        self.look(false).await;
+    }
+
+    /// Takes what the inventory says although it removes over half of the members.
+    pub(crate) async fn accept_shrink(&self) -> Result<Accepted, String> {
+        let Mode::Inventory(_) = &self.mode else {
+            return Err(
+                "this controller watches no inventory; a roster that removes over half of the members is pushed with `--force`"
+                    .to_owned(),
+            );
+        };
+        self.look(true).await;
+        let core = self.core();
+        match (core.problem("inventory"), core.roster()) {
+            (None, Some(roster)) => Ok(Accepted {
+                version: VERSION,
+                serial: roster.head().serial,
+                members: roster.head().member_count,
+            }),
+            (problem, _) => Err(problem.unwrap_or("there is no roster in force").to_owned()),
+        }
+    }
+
+    async fn look(&self, accept_shrink: bool) {
         let (what, result) = match &self.mode {
             Mode::Push => return,
-            Mode::Inventory(path) => ("inventory", self.refresh_inventory(path).await),
+            Mode::Inventory(path) => {
+                let result = self.refresh_inventory(path, accept_shrink).await;
+                ("inventory", result)
+            }
             Mode::Roster(path) => ("roster", self.refresh_roster(path).await),
         };
         let problem = result.err().map(|error| format!("{error:#}"));
@@ -258,7 +286,11 @@ impl Controller {
         Ok(())
     }
 
-    async fn refresh_inventory(&self, path: &std::path::Path) -> anyhow::Result<()> {
+    async fn refresh_inventory(
+        &self,
+        path: &std::path::Path,
+        accept_shrink: bool,
+    ) -> anyhow::Result<()> {
         let by = By::File(path.to_owned());
         let file = read(path).await?;
         let _change = self.change.lock().await;
@@ -282,6 +314,9 @@ impl Controller {
         let Some(unsigned) = unsigned else {
             return Ok(());
         };
+        if !accept_shrink {
+            self.refuse_shrink(path, &resolution)?;
+        }
         let roster = Arc::new(unsigned.sign_with_seed(&self.identity)?);
         // A serial that is not on the disk could be signed twice.
         let writes = self.core().writes_of(now(), &roster, &by);
@@ -290,6 +325,22 @@ impl Controller {
             return Err(error.context("what was signed cannot be stored"));
         }
         self.install(roster, &by);
+        Ok(())
+    }
+
+    /// A file that was cut short by accident must not cut off the fleet.
+    fn refuse_shrink(&self, path: &std::path::Path, resolution: &Resolution) -> anyhow::Result<()> {
+        let Some(roster) = self.core().roster().cloned() else {
+            return Ok(());
+        };
+        let change = diff(roster.parts(), resolution.parts());
+        anyhow::ensure!(
+            !change.removes_over_half(),
+            "the inventory `{}` removes {} of {} members; if that is meant, run `mesh controller accept-shrink` on this machine",
+            path.display(),
+            change.leaves.len(),
+            roster.members().len(),
+        );
         Ok(())
     }
 

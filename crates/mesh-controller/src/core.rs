@@ -180,6 +180,11 @@ impl Core {
         is_news
     }
 
+    /// What is wrong with `what`; `None`: nothing.
+    pub(crate) fn problem(&self, what: &str) -> Option<&str> {
+        self.problems.get(what).map(String::as_str)
+    }
+
     /// Whether something is wrong with `what`.
     pub(crate) fn has_problem(&self, what: &str) -> bool {
         self.problems.contains_key(what)

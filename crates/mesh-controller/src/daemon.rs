@@ -139,13 +139,14 @@ impl Running {
         let server = Arc::new(server);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve::serve(Arc::clone(&controller), Arc::clone(&server)));
-        let router = http::router(Arc::clone(&controller));
-        tasks.spawn(serve_http(axum::serve(listener, router.clone())));
+        let router = http::socket_router(Arc::clone(&controller));
+        tasks.spawn(serve_http(axum::serve(listener, router)));
         let mut http_address = None;
         if let Some(listener) = http_listener {
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
             http_address = Some(listener.local_addr()?);
+            let router = http::router(Arc::clone(&controller));
             tasks.spawn(serve_http(axum::serve(listener, router)));
         }
         info!(address = %server.local_address(), "controller serves");

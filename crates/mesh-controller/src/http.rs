@@ -1,4 +1,4 @@
-//! What the controller tells on its local socket and, read-only all of it, over HTTP on loopback.
+//! What the controller answers on its local socket and, questions only, over HTTP on loopback.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::{
     extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use mesh_api::{ControllerReport, Pending, VERSION};
 use mesh_store::AuditEntry;
@@ -30,6 +30,15 @@ struct AuditQuery {
     limit: Option<usize>,
 }
 
+/// What the local socket answers: whoever may use it may also confirm.
+pub(crate) fn socket_router(controller: Arc<Controller>) -> Router {
+    let confirm = Router::new()
+        .route("/v1/accept-shrink", post(accept_shrink))
+        .with_state(Arc::clone(&controller));
+    router(controller).merge(confirm)
+}
+
+/// What is answered over TCP, too: questions only.
 pub(crate) fn router(controller: Arc<Controller>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -59,6 +68,13 @@ async fn audit(
         })
         .into_response(),
         Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{error:#}")),
+    }
+}
+
+async fn accept_shrink(State(controller): State<Arc<Controller>>) -> Response {
+    match controller.accept_shrink().await {
+        Ok(accepted) => Json(accepted).into_response(),
+        Err(error) => refused(StatusCode::CONFLICT, &error),
     }
 }
 

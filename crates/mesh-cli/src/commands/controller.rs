@@ -1,14 +1,22 @@
 //! `mesh controller`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use mesh_api::Accepted;
 use mesh_controller::{Config, StartError};
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    client::{Daemon, block_on},
+    failure::{Exit, Failure},
+    output,
+};
 
-/// Run the controller
+/// Run the controller, and confirm what it refuses
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -27,7 +35,22 @@ enum Verb {
         #[arg(long, value_name = "FILE", default_value = mesh_controller::DEFAULT_CONFIG)]
         config: PathBuf,
     },
+    /// Let the watched inventory remove over half of the members
+    ///
+    /// A controller that watches an inventory refuses such a change, as the file may have been cut short by
+    /// accident; its log and status say so. This confirms what the file says now, once.
+    AcceptShrink {
+        /// The controller's socket
+        #[arg(long, env = "MESH_CONTROLLER_SOCKET", default_value = mesh_controller::DEFAULT_SOCKET, value_name = "PATH")]
+        socket: PathBuf,
+        /// Answer with one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
+
+/// How long the controller may take to sign and store.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.verb {
@@ -38,8 +61,24 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
                 StartError::Failed(error) => Failure::from(error),
             })?;
         }
+        Verb::AcceptShrink { socket, json } => accept_shrink(&socket, json)?,
     }
     Ok(Exit::Done)
+}
+
+fn accept_shrink(socket: &Path, json: bool) -> Result<(), Failure> {
+    let controller = Daemon::controller(socket);
+    let accepted: Accepted = block_on(controller.post("/v1/accept-shrink", ACCEPT_TIMEOUT))?;
+    let text = if json {
+        serde_json::to_string(&accepted).context("cannot write the answer as JSON")? + "\n"
+    } else {
+        let Accepted {
+            serial, members, ..
+        } = accepted;
+        format!("serial {serial} is in force, with {members} members\n")
+    };
+    output::answer(&text)?;
+    Ok(())
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {

@@ -355,6 +355,13 @@ impl Core {
         if unchanged && self.roster.is_some() && !self.signing.overtaken {
             return Ok(None);
         }
+        let own = Signer::from(self.own);
+        if !self.trusted.contains(&own) {
+            return Err(RosterError::UntrustedSigner {
+                signer: own.fingerprint(),
+                trusted: self.trusted.len(),
+            });
+        }
         let current = self.roster.as_deref().map(Roster::head);
         let last = self.signing.highest.max(current.map(|head| head.serial));
         let serial = match last {

@@ -275,6 +275,16 @@ fn a_machine_that_gets_a_new_key_is_cut_off() {
 }
 
 #[test]
+fn a_controller_whose_signature_counts_no_more_signs_no_more() {
+    let mut core = core(at(1));
+    core.install(at(1), roster(1, 1, &[1]));
+    core.trust(vec![Signer::from(identity(9).public())]);
+    assert!(core.to_sign(at(2), &resolution(&[1, 2])).is_err());
+    core.trust(vec![Signer::from(identity(0).public())]);
+    assert!(core.to_sign(at(2), &resolution(&[1, 2])).unwrap().is_some());
+}
+
+#[test]
 fn the_last_serial_there_is_cannot_be_followed() {
     let mut core = core(at(1));
     core.install(at(1), roster(Serial::MAX.get(), 1, &[1]));

@@ -107,6 +107,12 @@ impl TestController {
         http_get(UnixStream::connect(&self.socket).await.unwrap(), path).await
     }
 
+    /// Tells the local socket.
+    pub(crate) async fn post(&self, path: &str) -> Value {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        http_ask(stream, "POST", path).await
+    }
+
     /// Asks for the status until it is as wanted.
     pub(crate) async fn status_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -125,8 +131,16 @@ impl TestController {
     }
 }
 
-pub(crate) async fn http_get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Value {
-    let question = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+pub(crate) async fn http_get(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Value {
+    http_ask(stream, "GET", path).await
+}
+
+pub(crate) async fn http_ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+) -> Value {
+    let question = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(question.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

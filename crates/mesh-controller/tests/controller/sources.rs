@@ -142,6 +142,64 @@ async fn a_serial_that_nobody_can_have_is_not_believed() {
 }
 
 #[tokio::test]
+async fn an_inventory_that_loses_over_half_of_its_members_waits_for_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = &[
+        ("electrum", 2, true),
+        ("galena", 3, true),
+        ("pyrite", 4, true),
+    ];
+    write_inventory(dir.path(), all);
+    let mut config = signing(dir.path());
+    config.http_listen = Some("127.0.0.1:0".parse().unwrap());
+    let controller = TestController::run(config).await;
+    let galena = controller.join(3, None).await;
+    write_inventory(dir.path(), &[]);
+    let status = controller
+        .status_when(|status| status["problems"] != serde_json::json!([]))
+        .await;
+    let problem = status["problems"][0]["problem"].as_str().unwrap();
+    assert!(
+        problem.contains("removes 3 of 4 members")
+            && problem.contains("`mesh controller accept-shrink`"),
+        "{problem}"
+    );
+    assert_eq!(status["roster"]["serial"], 1);
+    // It is not confirmed over TCP, where anyone on this machine may ask.
+    let stream = tokio::net::TcpStream::connect(controller.http.unwrap()).await;
+    let refused = http_ask(stream.unwrap(), "POST", "/v1/accept-shrink").await;
+    assert!(refused["error"].is_string(), "{refused}");
+
+    // A word that comes when the file is whole again confirms nothing to come.
+    write_inventory(dir.path(), all);
+    let accepted = controller.post("/v1/accept-shrink").await;
+    assert_eq!(accepted["serial"], 1, "{accepted}");
+    write_inventory(dir.path(), &[]);
+    controller
+        .status_when(|status| status["problems"] != serde_json::json!([]))
+        .await;
+    let accepted = controller.post("/v1/accept-shrink").await;
+    assert_eq!(
+        accepted,
+        serde_json::json!({"version": 1, "serial": 2, "members": 1})
+    );
+    assert!(matches!(galena.notice().await, Notice::Refused { .. }));
+    let status = controller.get("/v1/status").await;
+    assert_eq!(status["problems"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_controller_without_an_inventory_has_nothing_to_confirm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("roster");
+    std::fs::write(&path, roster(7, None, TWO).to_file()).unwrap();
+    let controller = TestController::start(dir.path(), "roster = 'roster'").await;
+    let reply = controller.post("/v1/accept-shrink").await;
+    let error = reply["error"].as_str().unwrap();
+    assert!(error.contains("watches no inventory"), "{error}");
+}
+
+#[tokio::test]
 async fn a_pushed_roster_stays_until_the_inventory_changes() {
     let dir = tempfile::tempdir().unwrap();
     write_inventory(dir.path(), TWO);
