@@ -11,6 +11,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr},
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -31,6 +32,11 @@ mod changes;
 mod underlay;
 
 pub use changes::NetworkChanges;
+
+/// How often, and for how long, the kernel is asked whether it delivers to an address that it was given:
+/// it takes well below a millisecond on an idle machine.
+const DELIVERY_INTERVAL: Duration = Duration::from_micros(500);
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The interfaces of a network namespace.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl Links {
     /// Brings interface `index` up with exactly what `config` says, and no link-local address. May be
     /// called again with another configuration: what is right already is not touched.
     ///
-    /// The addresses can be bound as soon as this returns.
+    /// The addresses can be bound, and what is sent to them arrives, as soon as this returns.
     ///
     /// # Errors
     ///
@@ -91,7 +97,8 @@ impl Links {
         let wanted: Vec<_> = config.addresses.iter().map(|ip| IpNet::from(*ip)).collect();
         let present = self.addresses(index)?;
         // New ones first: sockets and routes move over before the old address goes.
-        for address in wanted.iter().filter(|address| !present.contains(address)) {
+        let added = wanted.iter().filter(|address| !present.contains(address));
+        for address in added.clone() {
             self.add_address(index, *address)?;
         }
         for route in &config.routes {
@@ -108,7 +115,7 @@ impl Links {
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             self.remove_address(index, *address)?;
         }
-        Ok(())
+        self.wait_delivered(&added.copied().collect::<Vec<_>>())
     }
 
     /// Brings interface `index` up or down.
@@ -293,6 +300,33 @@ impl Links {
                 "keep interface {index} without link-local address (is IPv6 off on this machine?)"
             )
         })
+    }
+
+    /// Waits until packets to `addresses` are delivered on this machine: the kernel adds the local route of
+    /// an IPv6 address a moment later, in a work queue, and throws away what comes before.
+    fn wait_delivered(&mut self, addresses: &[IpNet]) -> Result<(), LinkError> {
+        let mut missing: Vec<_> = addresses.to_vec();
+        missing.retain(|address| matches!(address, IpNet::V6(_)));
+        let deadline = Instant::now() + DELIVERY_PATIENCE;
+        loop {
+            if missing.is_empty() || Instant::now() >= deadline {
+                return Ok(());
+            }
+            let mut question = RouteMessage::default();
+            question.header.address_family = AddressFamily::Inet6;
+            let question = RouteNetlinkMessage::GetRoute(question);
+            for answer in self.dump(question, "list the routes")? {
+                if let RouteNetlinkMessage::NewRoute(route) = answer
+                    && route.header.kind == RouteType::Local
+                {
+                    let delivered = destination_of(&route);
+                    missing.retain(|address| Some(*address) != delivered);
+                }
+            }
+            if !missing.is_empty() {
+                std::thread::sleep(DELIVERY_INTERVAL);
+            }
+        }
     }
 
     fn dump_addresses(&mut self) -> Result<Vec<AddressMessage>, LinkError> {

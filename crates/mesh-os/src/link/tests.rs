@@ -111,7 +111,7 @@ fn packets_pass_between_the_kernel_and_the_device() {
         // The socket's port is what the kernel chose; it accepts from anyone.
         let mut text = [0; 8];
         socket
-            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
         let (length, from) = socket.recv_from(&mut text).unwrap();
         assert_eq!(&text[..length], b"one");
@@ -154,7 +154,7 @@ fn changes_of_other_interfaces_are_heard_once() {
             let (ours, other) = (Tun::create("mesh0").unwrap(), Tun::create("other").unwrap());
             let mut links = Links::open().unwrap();
             let mut changes = NetworkChanges::new(Some(ours.index())).unwrap();
-            let deadline = std::time::Duration::from_secs(5);
+            let deadline = Duration::from_secs(5);
 
             links
                 .configure(other.index(), &config(&["fd02::1"], &["fd02::/48"]))
@@ -168,7 +168,7 @@ fn changes_of_other_interfaces_are_heard_once() {
             links
                 .configure(ours.index(), &config(&["fd01::1"], &["fd01::/48"]))
                 .unwrap();
-            let quiet = std::time::Duration::from_millis(300);
+            let quiet = Duration::from_millis(300);
             assert!(
                 tokio::time::timeout(quiet, changes.changed())
                     .await
