@@ -249,12 +249,7 @@ async fn address_or_patience(agent: &Agent) {
 }
 
 fn bind(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
-    let socket = if listen.ip().is_unspecified() {
-        UdpSocket::bind(listen.port())
-    } else {
-        UdpSocket::bind_address(listen)
-    };
-    socket.context("cannot open the UDP port of the data plane")
+    UdpSocket::bind_address(listen).context("cannot open the UDP port of the data plane")
 }
 
 fn notify(state: &[NotifyState<'_>]) {

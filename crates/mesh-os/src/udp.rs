@@ -76,7 +76,8 @@ impl UdpSocket {
         Self::bind_address(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
     }
 
-    /// Binds one address. A wildcard IPv6 address takes IPv4 too, as with [`UdpSocket::bind`].
+    /// Binds one address. The wildcard of IPv6 takes IPv4 too, as with [`UdpSocket::bind`]; the wildcard
+    /// of IPv4 takes IPv4 alone.
     ///
     /// # Errors
     ///
@@ -196,7 +197,7 @@ impl UdpSocket {
             }
             (SocketAddr::V6(_), true) => Err(io::Error::new(
                 io::ErrorKind::NetworkUnreachable,
-                "this machine has no IPv6",
+                "this socket is for IPv4 alone",
             )),
             (SocketAddr::V4(_), true) | (SocketAddr::V6(_), false) => Ok(address),
         }
@@ -391,6 +392,17 @@ mod tests {
             assert_eq!(&answer[..length], b"answer");
             assert_eq!(from, SocketAddr::new(local, socket.port()));
         }
+    }
+
+    #[test]
+    fn the_wildcard_of_ipv4_is_ipv4_alone() {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let socket = UdpSocket::bind_address(any).unwrap();
+        let bound = socket.socket.local_addr().unwrap();
+        assert_eq!(bound.ip(), Ipv4Addr::UNSPECIFIED);
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 9));
+        let refused = socket.send(v6, None, b"x").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NetworkUnreachable);
     }
 
     #[test]

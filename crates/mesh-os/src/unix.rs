@@ -10,7 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Group, chown};
+use nix::{
+    errno::Errno,
+    unistd::{Group, chown},
+};
+use tracing::{debug, warn};
 
 /// Why a local socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +51,8 @@ pub struct SocketFile {
 ///
 /// Missing parent directories are made (0755). A socket that nobody listens on any more is replaced. The
 /// socket appears under its name only with its final owner and mode. Changing the group may need
-/// privileges: listen before they are dropped. The listener blocks until told otherwise.
+/// privileges: listen before they are dropped. A group that the user namespace does not map is left out,
+/// with a warning. The listener blocks until told otherwise.
 ///
 /// # Errors
 ///
@@ -80,9 +85,14 @@ pub fn listen(
     let made = room.path().join("s");
     let listener = UnixListener::bind(&made).map_err(failed("create the socket"))?;
     if let Some(group) = group {
-        chown(&made, None, Some(group.gid))
-            .map_err(io::Error::from)
-            .map_err(failed("give the group the socket"))?;
+        match chown(&made, None, Some(group.gid)) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => warn!(
+                group = group.name,
+                "this user namespace does not map the group; the socket is for its owner alone"
+            ),
+            Err(error) => return Err(failed("give the group the socket")(error.into())),
+        }
     }
     fs::set_permissions(&made, Permissions::from_mode(mode))
         .map_err(failed("set the permissions of"))?;
@@ -133,7 +143,7 @@ impl Drop for SocketFile {
             .symlink_metadata()
             .is_ok_and(|metadata| metadata.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "could not remove the socket");
+            debug!(%error, "could not remove the socket");
         }
     }
 }
@@ -193,5 +203,42 @@ mod tests {
         let error = listen(&free, 0o600, Some("no-such-group-here")).unwrap_err();
         assert!(matches!(error, ListenError::UnknownGroup(_)));
         assert!(!free.exists());
+    }
+
+    /// Set where the test below runs a second time, in a user namespace.
+    const INSIDE: &str = "MESH_TEST_INSIDE_USER_NAMESPACE";
+
+    #[test]
+    fn a_group_that_the_user_namespace_does_not_map_is_left_out() {
+        let Some(group) = (1..100).find_map(|gid| Group::from_gid(gid.into()).ok()?) else {
+            return; // A machine with root's group alone.
+        };
+        if std::env::var_os(INSIDE).is_none() {
+            // A process with threads, as a test's is, cannot enter one.
+            let enter = |program: &Path| {
+                let mut command = std::process::Command::new("unshare");
+                command.args(["--user", "--map-root-user"]).arg(program);
+                command
+            };
+            if !enter(Path::new("true")).status().is_ok_and(|s| s.success()) {
+                return; // No user namespaces.
+            }
+            let status = enter(&std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "unix::tests::a_group_that_the_user_namespace_does_not_map_is_left_out",
+                ])
+                .env(INSIDE, "1")
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let (_listener, _file) = listen(&path, 0o660, Some(&group.name)).unwrap();
+        assert_eq!(
+            path.metadata().unwrap().gid(),
+            dir.path().metadata().unwrap().gid()
+        );
     }
 }
