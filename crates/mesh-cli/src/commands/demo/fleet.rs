@@ -194,17 +194,19 @@ fn wait_for_signal() {
     }
 }
 
-/// From now on, Ctrl-C and SIGTERM end the process, whatever it is at, and leave nothing behind.
+/// From now on, Ctrl-C, SIGTERM and the end of the terminal end the process, whatever it is at, and leave
+/// nothing behind.
 fn clean_up_on_signals(clean_up: Arc<OnceLock<CleanUp>>, keep: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .context("cannot listen for signals")?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _entered = runtime.enter();
         (
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
         )
     };
     thread::spawn(move || {
@@ -212,6 +214,7 @@ fn clean_up_on_signals(clean_up: Arc<OnceLock<CleanUp>>, keep: bool) -> anyhow::
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
         });
         output::error("\n  interrupted, cleaning up\n");
