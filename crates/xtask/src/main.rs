@@ -6,6 +6,8 @@
 )]
 
 mod deps;
+#[cfg(test)]
+mod docs;
 mod process;
 mod setup;
 mod test;
