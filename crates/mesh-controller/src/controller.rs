@@ -14,15 +14,16 @@ use mesh_inventory::{
 use mesh_store::Write;
 use mesh_types::{IdentitySeed, NetworkId, Serial};
 use mesh_wire::control::{ErrorCode, Notice, Reply};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
     core::{By, ClientId, Core, Effect, Judgement, Mode, Now},
     keeper::{Keeper, chain},
+    places::Places,
 };
 
-/// Pushed rosters that are held in memory at a time.
+/// Large rosters that are pushed at a time, one of an address, and held in memory.
 const PUSHES_MAX: usize = 4;
 
 /// The largest file that is read for an inventory or a roster, in bytes.
@@ -51,7 +52,7 @@ pub(crate) struct Controller {
     keeper: Keeper,
     /// One roster change at a time, from its judgement to its announcement.
     change: tokio::sync::Mutex<()>,
-    pub(crate) pushes: Semaphore,
+    pub(crate) pushes: Arc<Places>,
     /// The serial in force, for all who are to be told of it.
     serial: watch::Sender<Option<Serial>>,
 }
@@ -73,7 +74,7 @@ impl Controller {
             lines: Mutex::new(BTreeMap::new()),
             keeper,
             change: tokio::sync::Mutex::new(()),
-            pushes: Semaphore::new(PUSHES_MAX),
+            pushes: Arc::new(Places::new(PUSHES_MAX, 1)),
             serial: watch::Sender::new(serial),
         }
     }
@@ -130,6 +131,7 @@ impl Controller {
         let verified = self.verify(file).await;
         let change = self.change.lock().await;
         let (judgement, writes) = self.core().judge(now(), verified, &by);
+        let is_noted = !writes.is_empty();
         self.keeper.note(writes);
         match judgement {
             Judgement::Accept(roster) => {
@@ -158,7 +160,10 @@ impl Controller {
             }
             Judgement::Refused(refused) => {
                 let error = chain(&refused);
-                warn!(%by, %error, "a roster was refused");
+                // As bounded as the audit log, or strangers could fill this one.
+                if is_noted {
+                    warn!(%by, %error, "a roster was refused");
+                }
                 let code = match &refused {
                     crate::core::PushRefused::Refused(reason) if reason.is_forceable() => {
                         ErrorCode::ForceNeeded

@@ -42,13 +42,14 @@ const PUSHES_A_SOURCE: Rate = Rate {
     a_second: 1,
 };
 
-/// Pushes of all sources that are not accepted.
+/// Pushes of all sources that are not accepted. A bad one costs about a millisecond: enough that a few who
+/// push junk all day do not keep the admin out.
 const PUSHES: Rate = Rate {
-    burst: 64,
-    a_second: 4,
+    burst: 256,
+    a_second: 50,
 };
 
-/// Audit entries of refused strangers.
+/// Audit entries of refused strangers and their pushes.
 const REFUSALS: Rate = Rate {
     burst: 64,
     a_second: 1,
@@ -119,6 +120,8 @@ pub(crate) struct Core {
     mode: Mode,
     trusted: Vec<Signer>,
     roster: Option<Arc<Roster>>,
+    /// The roster in force as a file, one for all who ask for it at the same time.
+    file: Arc<Vec<u8>>,
     signing: Signing,
     clients: BTreeMap<ClientId, Client>,
     online: BTreeMap<MachineName, ClientId>,
@@ -149,6 +152,7 @@ impl Core {
             mode,
             trusted,
             roster: None,
+            file: Arc::default(),
             signing: Signing::new(&snapshot),
             clients: BTreeMap::new(),
             online: BTreeMap::new(),
@@ -247,7 +251,7 @@ impl Core {
         now: Now,
         id: ClientId,
         have: Option<Serial>,
-    ) -> (Reply, Option<Arc<Roster>>) {
+    ) -> (Reply, Option<Arc<Vec<u8>>>) {
         if let Err(refusal) = self.question(now, id) {
             return (refusal, None);
         }
@@ -261,7 +265,7 @@ impl Core {
         if have >= Some(serial) {
             return (Reply::UpToDate, None);
         }
-        (Reply::Roster { serial }, Some(Arc::clone(roster)))
+        (Reply::Roster { serial }, Some(Arc::clone(&self.file)))
     }
 
     /// Takes an agent's endpoints after they changed.

@@ -134,11 +134,14 @@ fn work(
         }
         let has_writes = !writes.is_empty();
         let result = commit(dir, &mut store, writes);
-        if let Err(error) = &result {
-            error!(%error, "nothing was stored");
-        }
         if has_writes {
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = result.clone().err();
+            let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut *failure, result.clone().err());
+            if let Err(error) = &result
+                && before.as_ref() != Some(error)
+            {
+                error!(%error, "nothing was stored");
+            }
         }
         // Whoever asked may have given up waiting.
         for done in waiting {

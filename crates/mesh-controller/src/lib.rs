@@ -16,6 +16,7 @@ mod daemon;
 mod http;
 mod keeper;
 mod opened;
+mod places;
 mod serve;
 
 pub use config::{Config, ConfigError, DEFAULT_CONFIG, DEFAULT_SOCKET};

@@ -1,9 +1,8 @@
 //! Connections: one task each, questions side by side.
 
 use std::{
-    net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,11 +19,19 @@ use tracing::{debug, info};
 
 use crate::{
     controller::{Controller, End, Line, note, now},
-    core::{By, ClientId, Hello, Outcome, holder_of},
+    core::{By, ClientId, Hello, Outcome},
+    places::{Place, Places},
 };
 
-/// How long a stranger may stay without being admitted: enough for a large push on a slow line.
-const STRANGER_TIME: Duration = Duration::from_secs(75);
+/// How long a stranger may stay without being admitted: enough to say hello, or for a small push.
+const STRANGER_TIME: Duration = Duration::from_secs(15);
+
+/// How long one may stay that pushes a large roster: enough on a slow line.
+const PUSHER_TIME: Duration = Duration::from_secs(75);
+
+/// Pushed rosters up to this size need no place of their own, as a connection may make this side hold as
+/// much anyway: whoever keeps the places taken does not keep the admin of a small fleet out.
+const SMALL_PUSH_BYTES: usize = 256 * 1024;
 
 /// Connections of strangers from which on each must show that it receives what is sent to it.
 const STRANGERS_RETRY: usize = 64;
@@ -41,20 +48,21 @@ const NOTICES_MAX: usize = 256;
 /// How long a client that is cut off is given to hear why.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Who is connected and not admitted.
-#[derive(Debug, Default)]
-struct Strangers(Mutex<Vec<IpAddr>>);
-
-/// One of them, while this lives.
-struct Stranger {
-    all: Arc<Strangers>,
-    ip: IpAddr,
+/// How a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is not admitted, and in no hurry.
+    Stranger,
+    /// It has a place to hand over a large roster.
+    Pushing,
+    /// It is a member.
+    Admitted,
 }
 
 /// Serves until the server is shut down.
 pub(crate) async fn serve(controller: Arc<Controller>, server: Arc<Server>) {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    let strangers = Arc::new(Strangers::default());
+    let strangers = Arc::new(Places::new(STRANGERS_MAX, STRANGERS_AN_ADDRESS));
     let mut tasks = JoinSet::new();
     loop {
         let handshake = tokio::select! {
@@ -64,7 +72,7 @@ pub(crate) async fn serve(controller: Arc<Controller>, server: Arc<Server>) {
         let Some(handshake) = handshake else {
             return;
         };
-        let Some((handshake, stranger)) = strangers.admit(handshake) else {
+        let Some((handshake, stranger)) = admit(&strangers, handshake) else {
             continue;
         };
         let id = ClientId(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -78,56 +86,45 @@ pub(crate) async fn serve(controller: Arc<Controller>, server: Arc<Server>) {
     }
 }
 
-impl Strangers {
-    fn admit(self: &Arc<Self>, handshake: Handshake) -> Option<(Handshake, Stranger)> {
-        let ip = holder_of(handshake.remote_address().ip());
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = all.iter().filter(|other| **other == ip).count();
-        if all.len() >= STRANGERS_RETRY && !handshake.is_address_validated() {
-            handshake.retry();
-            return None;
-        }
-        if all.len() >= STRANGERS_MAX || same >= STRANGERS_AN_ADDRESS {
-            handshake.refuse();
-            return None;
-        }
-        all.push(ip);
-        let stranger = Stranger {
-            all: Arc::clone(self),
-            ip,
-        };
-        Some((handshake, stranger))
+/// A place for a client that wants to connect; without one it is turned away.
+fn admit(strangers: &Arc<Places>, handshake: Handshake) -> Option<(Handshake, Place)> {
+    if strangers.taken() >= STRANGERS_RETRY && !handshake.is_address_validated() {
+        handshake.retry();
+        return None;
     }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = all.iter().position(|ip| *ip == self.ip) {
-            all.swap_remove(place);
+    let ip = handshake.remote_address().ip();
+    match Places::take(strangers, ip) {
+        Some(place) => Some((handshake, place)),
+        None => {
+            handshake.refuse();
+            None
         }
     }
 }
 
 /// One client, from its first question to its end.
-async fn converse(controller: Arc<Controller>, id: ClientId, client: Client, stranger: Stranger) {
-    let (admitted, mut admission) = watch::channel(false);
-    let admitted = Arc::new(admitted);
+async fn converse(controller: Arc<Controller>, id: ClientId, client: Client, stranger: Place) {
+    let (standing, mut stands) = watch::channel(Standing::Stranger);
+    let standing = Arc::new(standing);
     let mut stranger = Some(stranger);
-    let patience = Instant::now() + STRANGER_TIME;
+    let mut patience = Instant::now() + STRANGER_TIME;
     let mut questions = JoinSet::new();
     loop {
         tokio::select! {
             question = client.next_question() => {
                 let Ok(question) = question else { break };
                 let (controller, client) = (Arc::clone(&controller), client.clone());
-                let admitted = Arc::clone(&admitted);
+                let standing = Arc::clone(&standing);
                 questions.spawn(async move {
-                    answer(&controller, id, &client, question, &admitted).await;
+                    answer(&controller, id, &client, question, &standing).await;
                 });
             }
             Some(_) = questions.join_next() => {}
-            Ok(()) = admission.changed(), if stranger.is_some() => stranger = None,
+            Ok(()) = stands.changed(), if stranger.is_some() => match *stands.borrow_and_update() {
+                Standing::Stranger => {}
+                Standing::Pushing => patience = Instant::now() + PUSHER_TIME,
+                Standing::Admitted => stranger = None,
+            },
             () = sleep_until(patience), if stranger.is_some() => {
                 client.close(CloseCode::Violation, "no admission was asked for");
                 break;
@@ -143,7 +140,7 @@ async fn answer(
     id: ClientId,
     client: &Client,
     mut question: Question,
-    admitted: &watch::Sender<bool>,
+    standing: &watch::Sender<Standing>,
 ) {
     let request = match question.request().await {
         Ok(request) => request,
@@ -167,14 +164,14 @@ async fn answer(
                 head,
                 endpoints,
             };
-            return greet(controller, id, client, question, hello, admitted).await;
+            return greet(controller, id, client, question, hello, standing).await;
         }
         Request::Roster { have } => {
-            let (reply, roster) = controller.core().roster_for(now(), id, have);
-            let file = roster.as_deref().map(|roster| roster.to_file());
-            let sent = question.answer(&reply, &file.unwrap_or_default()).await;
-            if let (Ok(()), Some(roster)) = (sent, roster) {
-                controller.core().gave(id, roster.head().serial);
+            let (reply, file) = controller.core().roster_for(now(), id, have);
+            let file = file.as_ref().map_or(&[][..], |file| file.as_slice());
+            let sent = question.answer(&reply, file).await;
+            if let (Ok(()), Reply::Roster { serial }) = (sent, reply) {
+                controller.core().gave(id, serial);
             }
             return;
         }
@@ -184,7 +181,7 @@ async fn answer(
             controller.perform(outcome.effects);
             outcome.reply
         }
-        Request::Push { force } => push(controller, client, &mut question, force).await,
+        Request::Push { force } => push(controller, client, &mut question, force, standing).await,
     };
     // A client that does not wait for its answer does not need it.
     let _ = question.answer(&reply, &[]).await;
@@ -196,13 +193,13 @@ async fn greet(
     client: &Client,
     question: Question,
     hello: Hello,
-    admitted: &watch::Sender<bool>,
+    standing: &watch::Sender<Standing>,
 ) {
     // Listening begins before the decision, so that no change of the roster falls between.
     let (notices, inbox) = mpsc::channel(NOTICES_MAX);
     let (end, ending) = watch::channel(None);
     let serial = controller.serial();
-    let again = *admitted.borrow();
+    let again = *standing.borrow() == Standing::Admitted;
     if !again {
         controller.connect(id, Line { notices, end });
     }
@@ -240,7 +237,7 @@ async fn greet(
     if again || answered.is_err() || !matches!(reply, Reply::Welcome { .. }) {
         return;
     }
-    admitted.send_replace(true);
+    standing.send_replace(Standing::Admitted);
     speak(client, inbox, serial, ending).await;
 }
 
@@ -299,16 +296,25 @@ async fn push(
     client: &Client,
     question: &mut Question,
     force: bool,
+    standing: &watch::Sender<Standing>,
 ) -> Reply {
     let source = client.remote_address();
     if let Err(refusal) = controller.core().may_push(now(), source) {
         return refusal;
     }
-    let Ok(_place) = controller.pushes.try_acquire() else {
-        return Reply::Error {
-            code: ErrorCode::RateLimited,
-            message: "too many pushes at once; try again in a minute".to_owned(),
+    let _place = if question.attachment_bytes() > SMALL_PUSH_BYTES {
+        let Some(place) = Places::take(&controller.pushes, source.ip()) else {
+            return Reply::Error {
+                code: ErrorCode::RateLimited,
+                message: "too many pushes at once; try again in a minute".to_owned(),
+            };
         };
+        if *standing.borrow() == Standing::Stranger {
+            standing.send_replace(Standing::Pushing);
+        }
+        Some(place)
+    } else {
+        None
     };
     let file = match question.attachment(ATTACHMENT_BYTES_MAX).await {
         Ok(file) => file,

@@ -123,6 +123,7 @@ impl Core {
                 self.signing.content = Some((roster.network().clone(), roster.members().clone()));
             }
             if self.roster.is_none() {
+                self.file = Arc::new(roster.to_file());
                 self.roster = Some(Arc::new(roster));
             }
         }
@@ -274,6 +275,7 @@ impl Core {
         let members = roster.members();
         self.last_endpoints
             .retain(|name, _| members.get(name).is_some_and(|member| member.enabled));
+        self.file = Arc::new(roster.to_file());
         self.roster = Some(roster);
         let (effects, mut writes) = self.cut_strangers(now);
         for id in gone {
@@ -443,11 +445,16 @@ impl Core {
         refused: PushRefused,
     ) -> (Judgement, Vec<Write>) {
         self.counters.rosters_refused += 1;
-        let event = AuditEvent::RosterRefused {
+        let is_noted = match by {
+            By::File(_) => true,
+            By::Push { .. } => self.refusals.take(now.instant),
+        };
+        let event = is_noted.then(|| AuditEvent::RosterRefused {
             by: by.to_string(),
             reason: refused.to_string(),
-        };
-        (Judgement::Refused(refused), vec![audit(now, event)])
+        });
+        let writes = event.map(|event| audit(now, event)).into_iter().collect();
+        (Judgement::Refused(refused), writes)
     }
 
     pub(crate) fn watch_clock(&mut self, now: Now) {

@@ -198,6 +198,29 @@ fn a_member_that_lies_cannot_have_rosters_signed_all_the_time() {
 }
 
 #[test]
+fn pushes_of_junk_neither_fill_the_audit_log_nor_keep_the_admin_out() {
+    let mut core = core(at(1));
+    let mut entries = 0;
+    for number in 0..5 {
+        let source = SocketAddr::from(([198, 51, 100, number], 1));
+        for _ in 0..100 {
+            if core.may_push(at(1), source).is_err() {
+                continue;
+            }
+            let junk = Roster::verify(b"junk", &core.network.clone(), &core.trusted());
+            let by = By::Push {
+                source,
+                force: true,
+            };
+            entries += core.judge(at(1), junk, &by).1.len();
+        }
+    }
+    assert_eq!(entries, 64);
+    let admin = SocketAddr::from(([203, 0, 113, 9], 1));
+    assert!(core.may_push(at(1), admin).is_ok());
+}
+
+#[test]
 fn a_clock_that_goes_back_while_it_serves_is_reported() {
     let mut core = core(at(2_000_000));
     core.install(at(2_000_000), roster(1, 2_000_000, &[1]));
