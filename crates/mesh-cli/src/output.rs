@@ -1,6 +1,9 @@
 //! Where text goes: answers to stdout, everything else to stderr.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::{Args, ValueEnum};
 use mesh_agent::LogRing;
@@ -46,19 +49,30 @@ enum Color {
     Never,
 }
 
-/// Sets up the log, which `kept` keeps the last lines of, if there is one. Called once.
+/// Whether what goes to stderr is coloured.
+static COLORED: AtomicBool = AtomicBool::new(false);
+
+/// What a line for people begins with, and its colour (ECMA-48, SGR).
+const COLORS: [(&str, &str); 3] = [
+    ("error:", "\x1b[31m"),
+    ("warning:", "\x1b[33m"),
+    ("hint:", "\x1b[36m"),
+];
+
+/// Sets up the colours, and the log, which `kept` keeps the last lines of, if there is one. Called once.
 ///
 /// # Errors
 ///
 /// A [`Failure`] with [`Exit::Usage`] if the filter is none.
 pub(crate) fn init(options: &Options, kept: Option<LogRing>) -> Result<(), Failure> {
+    let ansi = use_color(options.color);
+    COLORED.store(ansi, Ordering::Relaxed);
     let filter = EnvFilter::try_new(&options.log).map_err(|error| {
         let error = anyhow::Error::new(error)
             .context(format!("`{}` is no filter for the log", options.log));
         Failure::new(Exit::Usage, error)
             .hint("`--log` and MESH_LOG take a level, or such as `info,mesh_core=debug`")
     })?;
-    let ansi = use_color(options.color);
     let text = fmt::layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter).with(kept);
     match options.log_format {
@@ -82,8 +96,23 @@ pub(crate) fn answer(text: &str) -> anyhow::Result<()> {
 
 /// Prints what an error has to say to stderr.
 pub(crate) fn error(text: &str) {
+    let text = match COLORED.load(Ordering::Relaxed) {
+        true => painted(text),
+        false => text.to_owned(),
+    };
     // There is nowhere left to say that stderr is gone.
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn painted(text: &str) -> String {
+    let line = |line: &str| {
+        let found = COLORS.iter().find(|(word, _)| line.starts_with(word));
+        found.map_or_else(
+            || line.to_owned(),
+            |(word, color)| format!("{color}{word}\x1b[0m{}", &line[word.len()..]),
+        )
+    };
+    text.split_inclusive('\n').map(line).collect()
 }
 
 fn use_color(color: Color) -> bool {

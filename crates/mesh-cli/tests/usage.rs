@@ -80,3 +80,22 @@ fn the_version_is_told_in_each_form() {
         serde_json::json!({ "version": 1, "release": release })
     );
 }
+
+#[test]
+fn colour_is_added_on_request_and_says_nothing_by_itself() {
+    let told = |color: &str| {
+        let line = format!("{color} status --socket nowhere");
+        String::from_utf8(mesh(&line).stderr).unwrap()
+    };
+    let plain = told("--color never");
+    assert_eq!(told(""), plain, "stderr is no terminal");
+    let colored = told("--color always");
+    assert!(
+        colored.starts_with("\u{1b}[31merror:\u{1b}[0m "),
+        "{colored}"
+    );
+    let stripped = ["[31m", "[36m", "[0m"].iter().fold(colored, |text, code| {
+        text.replace(&format!("\u{1b}{code}"), "")
+    });
+    assert_eq!(stripped, plain);
+}

@@ -55,7 +55,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         if args.watch {
             watch(&daemon, &args).await?;
         } else {
-            output::answer(&text(&look(&daemon, &args).await?, args.json)?)?;
+            let status = daemon.get("/v1/status", LIMIT).await?;
+            output::error(&misses(&status, &args.filters));
+            output::answer(&text(&keep(status, &args), args.json)?)?;
         }
         Ok(Exit::Done)
     })
@@ -66,7 +68,7 @@ async fn watch(daemon: &Daemon, args: &Args) -> Result<(), Failure> {
     let redraw = !args.json && io::stdout().is_terminal();
     loop {
         daemon.post::<Probe>("/v1/probe", LIMIT).await?;
-        let status = look(daemon, args).await?;
+        let status = keep(daemon.get("/v1/status", LIMIT).await?, args);
         let text = if args.json {
             let line = serde_json::to_string(&status).map_err(anyhow::Error::from)?;
             format!("{line}\n")
@@ -82,10 +84,17 @@ async fn watch(daemon: &Daemon, args: &Args) -> Result<(), Failure> {
     }
 }
 
-async fn look(daemon: &Daemon, args: &Args) -> Result<Status, Failure> {
-    let mut status: Status = daemon.get("/v1/status", LIMIT).await?;
+fn keep(mut status: Status, args: &Args) -> Status {
     filter::keep(&mut status.peers, &args.filters);
-    Ok(status)
+    status
+}
+
+/// A warning for each filter that no peer passes.
+fn misses(status: &Status, filters: &[Filter]) -> String {
+    filter::idle(&status.peers, filters)
+        .iter()
+        .map(|filter| format!("warning: no peer in the roster {filter}\n"))
+        .collect()
 }
 
 fn text(status: &Status, json: bool) -> anyhow::Result<String> {

@@ -130,4 +130,9 @@ fn a_filter_is_a_name_or_a_tag() {
     assert_eq!(shown(&["tag:darwin", "cinnabar"]), "blackphos cinnabar");
     assert_eq!(shown(&["tag:nobody"]), "");
     assert!("Not A Name".parse::<Filter>().is_err());
+    let filters = ["electrum", "elektrum", "tag:nobody"].map(|text| text.parse().unwrap());
+    assert_eq!(
+        misses(&status(), &filters),
+        "warning: no peer in the roster is called `elektrum`\nwarning: no peer in the roster has the tag `nobody`\n"
+    );
 }
