@@ -92,6 +92,8 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
         )
     })?;
     let roster = load_roster(&config);
+    // What an earlier run as another user left may be closed to the later one.
+    let stamp = rumours::load_stamp(&config.state_dir);
     let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
     let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
@@ -105,7 +107,7 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
     let (overlay, news) = Overlay::new(
         &identity,
         config.network.prefix().agent_address(),
-        rumours::load_stamp(&config.state_dir),
+        stamp,
         socket,
     );
     let overlay = Arc::new(overlay);

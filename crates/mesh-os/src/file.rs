@@ -131,12 +131,33 @@ pub fn write_once(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteFileE
 /// What the system says.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        create_dirs(parent)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made,
     }
+}
+
+/// Makes the directory `path` and those above it that are missing, open to all to pass through (0755)
+/// whatever the umask. What is there already stays as it is.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn create_dirs(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path
+        .ancestors()
+        .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
+        .collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads a regular file of at most `max` bytes.

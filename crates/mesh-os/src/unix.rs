@@ -74,7 +74,7 @@ pub fn listen(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    fs::create_dir_all(parent).map_err(failed("create the directory of"))?;
+    crate::file::create_dirs(parent).map_err(failed("create the directory of"))?;
     refuse_occupied(path)?;
 
     // Made in a directory that nobody else may enter, so that nobody connects before the mode is set.
