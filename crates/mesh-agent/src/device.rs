@@ -12,7 +12,7 @@ use mesh_os::{
     tun::{CreateTunError, Tun},
 };
 use mesh_types::NodeId;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::{chain, config::Config};
 
@@ -30,7 +30,7 @@ pub(crate) struct Device {
 #[derive(Debug)]
 struct Configured {
     links: Links,
-    addresses: Vec<IpAddr>,
+    interface: InterfaceConfig,
 }
 
 /// Why there is no device. `Display` of the cause has the next step.
@@ -63,36 +63,41 @@ impl Device {
             source,
         };
         let mut links = Links::open().map_err(failed)?;
-        let addresses = addresses(config, own, roster);
-        let interface = interface_config(config, &addresses, roster);
+        let interface = interface_config(config, own, roster);
         links.configure(tun.index(), &interface).map_err(failed)?;
         Ok(Self {
             tun: Arc::new(tun),
-            configured: Mutex::new(Configured { links, addresses }),
+            configured: Mutex::new(Configured { links, interface }),
         })
     }
 
     /// Gives the device what `roster` says, if it is something else than it has.
     pub(crate) fn apply(&self, config: &Config, own: &NodeId, roster: &Roster) {
-        let wanted = addresses(config, own, Some(roster));
+        let wanted = interface_config(config, own, Some(roster));
         let mut configured = self.lock();
-        if wanted == configured.addresses {
+        if wanted == configured.interface {
             return;
         }
-        let interface = interface_config(config, &wanted, Some(roster));
-        match configured.links.configure(self.tun.index(), &interface) {
-            Ok(()) => {
-                info!("address set");
-                debug!(addresses = ?wanted, "the interface's addresses changed");
-                configured.addresses = wanted;
-            }
-            Err(error) => error!(error = chain(&error), "could not set the address"),
+        configured.interface = wanted;
+        configured.configure(self.tun.index());
+    }
+
+    /// Gives the device back what it lost, if it is up: somebody took it down in between, or what it was
+    /// to have could not be set.
+    pub(crate) fn restore(&self) {
+        let mut configured = self.lock();
+        let Configured { links, interface } = &mut *configured;
+        match links.lacks(self.tun.index(), interface) {
+            Ok(false) => {}
+            Ok(true) => configured.configure(self.tun.index()),
+            Err(error) => warn!(error = chain(&error), "could not look at the interface"),
         }
     }
 
     /// The IPv6 address that it has.
     pub(crate) fn address(&self) -> Option<Ipv6Addr> {
         self.lock()
+            .interface
             .addresses
             .iter()
             .find_map(|address| match address {
@@ -105,6 +110,18 @@ impl Device {
         self.configured
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Configured {
+    fn configure(&mut self, index: u32) {
+        match self.links.configure(index, &self.interface) {
+            Ok(()) => {
+                info!("address set");
+                debug!(interface = ?self.interface, "the interface was configured");
+            }
+            Err(error) => error!(error = chain(&error), "could not set the address"),
+        }
     }
 }
 
@@ -131,11 +148,8 @@ fn addresses(config: &Config, own: &NodeId, roster: Option<&Roster>) -> Vec<IpAd
     }
 }
 
-fn interface_config(
-    config: &Config,
-    addresses: &[IpAddr],
-    roster: Option<&Roster>,
-) -> InterfaceConfig {
+fn interface_config(config: &Config, own: &NodeId, roster: Option<&Roster>) -> InterfaceConfig {
+    let addresses = addresses(config, own, roster);
     let mut routes = Vec::new();
     // A route without an address of its own would lead packets astray with a source of the underlay.
     if addresses.iter().any(IpAddr::is_ipv6) {
@@ -150,7 +164,7 @@ fn interface_config(
     }
     InterfaceConfig {
         mtu: MTU,
-        addresses: addresses.to_vec(),
+        addresses,
         routes,
     }
 }
@@ -196,12 +210,20 @@ mod tests {
 
     #[test]
     fn there_is_no_route_without_an_address() {
-        let fleet = Fleet::new(&["cinnabar"]);
+        let mut fleet = Fleet::new(&["cinnabar"]);
+        let stranger = seed().public().node_id();
+        let cinnabar = fleet.seed_of("cinnabar").public().node_id();
         let config = config(&fleet, "");
-        assert!(interface_config(&config, &[], None).routes.is_empty());
-        let address: IpAddr = "fdc3:582e:db61::7".parse().unwrap();
-        let interface = interface_config(&config, &[address], None);
-        assert_eq!(interface.routes, [IpNet::from(network().prefix().net())]);
-        assert_eq!(interface.mtu, 1280);
+        let roster = fleet.roster(1);
+        let interface = |own, roster| interface_config(&config, own, Some(roster));
+        assert!(interface(&stranger, &roster).routes.is_empty());
+        let route = IpNet::from(network().prefix().net());
+        assert_eq!(interface(&cinnabar, &roster).routes, [route]);
+        assert_eq!(interface(&cinnabar, &roster).mtu, 1280);
+
+        // The pool's route comes with the address in it, and changes without it.
+        fleet.member_mut("cinnabar").ipv4 = Some("10.1.0.2".parse().unwrap());
+        let pool = "10.1.0.0/16".parse().unwrap();
+        assert_eq!(interface(&cinnabar, &fleet.roster(2)).routes, [route, pool]);
     }
 }

@@ -37,17 +37,16 @@ pub(crate) fn look(agent: &Agent) -> bool {
 
 /// Does so after every change of the network, for ever.
 pub(crate) async fn watch(agent: Arc<Agent>) {
-    let mut changes =
-        match NetworkChanges::new(agent.device.as_ref().map(|device| device.tun.index())) {
-            Ok(changes) => changes,
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "changes of the network will not be noticed"
-                );
-                return std::future::pending().await;
-            }
-        };
+    let mut changes = match NetworkChanges::new() {
+        Ok(changes) => changes,
+        Err(error) => {
+            warn!(
+                error = chain(&error),
+                "changes of the network will not be noticed"
+            );
+            return std::future::pending().await;
+        }
+    };
     // What changed between the look at the start and now.
     look(&agent);
     loop {
@@ -57,6 +56,9 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
                 "changes of the network will not be noticed"
             );
             return std::future::pending().await;
+        }
+        if let Some(device) = &agent.device {
+            device.restore();
         }
         // An interface of some container that comes or goes is no reason to greet the fleet.
         if look(&agent) {

@@ -118,6 +118,28 @@ impl Links {
         self.wait_delivered(&added.copied().collect::<Vec<_>>())
     }
 
+    /// Whether interface `index` is up and lacks an address or a route of `config`. Who takes an interface
+    /// down and up again takes them away.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn lacks(&mut self, index: u32, config: &InterfaceConfig) -> Result<bool, LinkError> {
+        let is_up = self.dump_links()?.iter().any(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => {
+                link.header.index == index && link.header.flags.contains(LinkFlags::Up)
+            }
+            _ => false,
+        });
+        if !is_up {
+            return Ok(false);
+        }
+        let (addresses, routes) = (self.addresses(index)?, self.routes(index)?);
+        let has_address = |ip: &IpAddr| addresses.contains(&IpNet::from(*ip));
+        Ok(!config.addresses.iter().all(has_address)
+            || !config.routes.iter().all(|route| routes.contains(route)))
+    }
+
     /// Brings interface `index` up or down.
     ///
     /// # Errors
@@ -278,10 +300,7 @@ impl Links {
     ///
     /// [`LinkError`].
     pub fn underlay_addresses(&mut self, excluding: &[IpNet]) -> Result<Vec<IpAddr>, LinkError> {
-        let links = self.dump(
-            RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            "list the interfaces",
-        )?;
+        let links = self.dump_links()?;
         let addresses = self.dump_addresses()?;
         Ok(underlay::candidates(&links, &addresses, excluding))
     }
@@ -327,6 +346,11 @@ impl Links {
                 std::thread::sleep(DELIVERY_INTERVAL);
             }
         }
+    }
+
+    fn dump_links(&mut self) -> Result<Vec<RouteNetlinkMessage>, LinkError> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.dump(question, "list the interfaces")
     }
 
     fn dump_addresses(&mut self) -> Result<Vec<AddressMessage>, LinkError> {

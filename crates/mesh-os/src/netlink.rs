@@ -124,7 +124,7 @@ fn open(groups: u32, flags: SockFlag) -> io::Result<OwnedFd> {
 }
 
 /// Splits what one `recv` gave into messages.
-pub(crate) fn messages(
+fn messages(
     mut bytes: &[u8],
 ) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> {
     std::iter::from_fn(move || {

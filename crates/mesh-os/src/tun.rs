@@ -127,7 +127,7 @@ impl Tun {
     ///
     /// # Errors
     ///
-    /// What `read` gives: the device was taken down (`EIO`) or removed. Packets read before are kept.
+    /// What `read` gives: the device was removed. Packets read before are kept.
     pub fn recv(&self, batch: &mut PacketBatch) -> io::Result<usize> {
         batch.lengths.clear();
         while let Some(slot) = batch.free_slot() {
@@ -143,20 +143,19 @@ impl Tun {
         Ok(batch.lengths.len())
     }
 
-    /// Hands packets to the kernel. A packet that it does not take (malformed, or its queue is full) is
-    /// lost and the others go on, as on any network. Returns the number that it took.
+    /// Hands packets to the kernel. A packet that it does not take (malformed, its queue is full, or the
+    /// device was taken down) is lost and the others go on, as on any network. Returns the number that it
+    /// took.
     ///
     /// # Errors
     ///
-    /// What `write` gives when the device is down (`EIO`) or gone; the remaining packets are lost.
+    /// What `write` gives when the device is gone; the remaining packets are lost.
     pub fn send<'p>(&self, packets: impl IntoIterator<Item = &'p [u8]>) -> io::Result<usize> {
         let mut taken = 0;
         for packet in packets {
             match nix::unistd::write(&self.fd, packet) {
                 Ok(_) => taken += 1,
-                Err(error @ (Errno::EIO | Errno::EBADFD | Errno::EBADF)) => {
-                    return Err(error.into());
-                }
+                Err(error @ (Errno::EBADFD | Errno::EBADF)) => return Err(error.into()),
                 Err(error) => tracing::trace!(%error, "the kernel did not take a packet"),
             }
         }

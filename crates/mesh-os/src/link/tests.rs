@@ -144,29 +144,24 @@ fn an_interface_name_in_use_is_said_so() {
 }
 
 #[test]
-fn changes_of_other_interfaces_are_heard_once() {
+fn a_change_is_heard_once() {
     in_namespace(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (ours, other) = (Tun::create("mesh0").unwrap(), Tun::create("other").unwrap());
+            let tun = Tun::create("mesh0").unwrap();
             let mut links = Links::open().unwrap();
-            let mut changes = NetworkChanges::new(Some(ours.index())).unwrap();
+            let mut changes = NetworkChanges::new().unwrap();
             let deadline = Duration::from_secs(5);
 
             links
-                .configure(other.index(), &config(&["fd02::1"], &["fd02::/48"]))
+                .configure(tun.index(), &config(&["fd01::1"], &["fd01::/48"]))
                 .unwrap();
             tokio::time::timeout(deadline, changes.changed())
                 .await
                 .unwrap()
-                .unwrap();
-
-            // Our own changes come first in the queue and are passed over.
-            links
-                .configure(ours.index(), &config(&["fd01::1"], &["fd01::/48"]))
                 .unwrap();
             let quiet = Duration::from_millis(300);
             assert!(
@@ -175,11 +170,39 @@ fn changes_of_other_interfaces_are_heard_once() {
                     .is_err()
             );
 
-            links.set_up(other.index(), false).unwrap();
+            links.set_up(tun.index(), false).unwrap();
             tokio::time::timeout(deadline, changes.changed())
                 .await
                 .unwrap()
                 .unwrap();
         });
+    });
+}
+
+#[test]
+fn what_an_interface_lost_by_going_down_is_noticed_when_it_is_up_again() {
+    in_namespace(|| {
+        let tun = Tun::create("mesh0").unwrap();
+        let wanted = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
+        let mut links = Links::open().unwrap();
+        links.configure(tun.index(), &wanted).unwrap();
+        assert!(!links.lacks(tun.index(), &wanted).unwrap());
+
+        links.set_up(tun.index(), false).unwrap();
+        assert!(
+            !links.lacks(tun.index(), &wanted).unwrap(),
+            "who took it down wants it down"
+        );
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+        packet.extend([0; 32]);
+        assert_eq!(tun.send([packet.as_slice()]).unwrap(), 0, "lost, no more");
+        let mut batch = PacketBatch::new(8, 1280, 16, 16);
+        assert!(tun.recv(&mut batch).is_ok());
+
+        links.set_up(tun.index(), true).unwrap();
+        assert!(links.lacks(tun.index(), &wanted).unwrap());
+        links.configure(tun.index(), &wanted).unwrap();
+        assert!(!links.lacks(tun.index(), &wanted).unwrap());
+        assert_eq!(tun.send([packet.as_slice()]).unwrap(), 1);
     });
 }
