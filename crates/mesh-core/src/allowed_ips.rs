@@ -53,6 +53,18 @@ impl<T: Clone> AllowedIps<T> {
             .iter()
             .find_map(|(length, networks)| networks.get(&masked(address, width, *length)))
     }
+
+    /// Whether `address` itself, and not a network around it, is somebody's.
+    pub(crate) fn has_host(&self, address: IpAddr) -> bool {
+        let family = match address {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        let (address, width) = bits(address);
+        family
+            .first()
+            .is_some_and(|(length, hosts)| *length == width && hosts.contains_key(&address))
+    }
 }
 
 fn bits(address: IpAddr) -> (u128, u8) {
@@ -93,6 +105,9 @@ mod tests {
         assert_eq!(owner("10.1.2.3"), Some(4));
         assert_eq!(owner("192.0.2.1"), Some(5));
         assert_eq!(owner("::ffff:10.1.2.3"), None);
+        for (text, expected) in [("fd00::1", true), ("fd00::2", false), ("10.0.0.0", false)] {
+            assert_eq!(table.has_host(text.parse().unwrap()), expected, "{text}");
+        }
     }
 
     proptest! {

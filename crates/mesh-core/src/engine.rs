@@ -160,13 +160,15 @@ impl Engine {
 
     /// Sets where a peer may be reached. A handshake that waits for an answer is sent there at once.
     ///
-    /// At most 16 endpoints are kept, the first of the list. An unknown key is passed over.
+    /// At most 16 endpoints are kept, the first of the list, and none that is a peer's address inside the
+    /// mesh. An unknown key is passed over.
     pub fn set_candidates(
         &mut self,
         key: &WireguardPublicKey,
         mut candidates: Vec<SocketAddr>,
         now: Now,
     ) {
+        candidates.retain(|candidate| !self.context.forwarding.is_inside(*candidate));
         candidates.truncate(CANDIDATES_MAX);
         self.with_peer(key.as_bytes(), now, |peer, context| {
             peer.set_candidates(candidates, context);

@@ -98,7 +98,7 @@ impl Forwarding {
             Err(OpenFailure::Replayed) => return Opened::Refused(Refusal::Replayed),
         };
         link.note_authentic(bytes);
-        learn_endpoint(link, session, order, from);
+        self.learn_endpoint(link, session, order, from);
         if session.confirm() {
             link.raise();
         }
@@ -164,23 +164,29 @@ impl Forwarding {
         }
     }
 
+    /// Roams the peer to where its newest packet comes from. A packet that was overtaken, or that
+    /// belongs to an older session, says nothing about where the peer is.
+    fn learn_endpoint(&self, link: &Link, session: &Arc<Session>, order: Order, from: SocketAddr) {
+        if order == Order::Late || link.endpoint() == Some(from) || self.is_inside(from) {
+            return;
+        }
+        let current = link.current.load();
+        let superseded = current.as_ref().is_some_and(|current| {
+            !Arc::ptr_eq(current, session) && current.established > session.established
+        });
+        if !superseded {
+            link.set_endpoint(from);
+        }
+    }
+
+    /// Whether an endpoint is a peer's address inside the mesh: a tunnel that led there would lead
+    /// through itself.
+    pub(crate) fn is_inside(&self, endpoint: SocketAddr) -> bool {
+        self.routes.load().has_host(endpoint.ip())
+    }
+
     fn is_agents(&self, address: IpAddr) -> bool {
         address == IpAddr::V6(self.agent_address)
-    }
-}
-
-/// Roams the peer to where its newest packet comes from. A packet that was overtaken, or that belongs to
-/// an older session, says nothing about where the peer is.
-fn learn_endpoint(link: &Link, session: &Arc<Session>, order: Order, from: SocketAddr) {
-    if order == Order::Late || link.endpoint() == Some(from) {
-        return;
-    }
-    let current = link.current.load();
-    let superseded = current.as_ref().is_some_and(|current| {
-        !Arc::ptr_eq(current, session) && current.established > session.established
-    });
-    if !superseded {
-        link.set_endpoint(from);
     }
 }
 
@@ -235,6 +241,9 @@ pub enum Refusal {
     /// The agents' own address, from a peer that has no agent or in one direction only.
     #[error("the agents' address in a packet that is not between agents")]
     AgentAddress,
+    /// A handshake that came through the mesh.
+    #[error("a handshake from an address inside the mesh")]
+    Inside,
     /// A handshake of someone who is not a peer.
     #[error("a handshake of a key that is no peer")]
     UnknownPeer,

@@ -335,6 +335,37 @@ fn packets_of_agents_are_not_taken_from_the_tun_nor_from_guests() {
 }
 
 #[test]
+fn no_tunnel_is_led_through_the_mesh_itself() {
+    let mut network = Network::new(16, 3);
+    let inside = SocketAddr::from((network.nodes[2].address, 4193));
+    let (key, now) = (network.key(1), network.now);
+    network.nodes[0]
+        .engine
+        .set_candidates(&key, vec![inside], now);
+    network.send(0, 1);
+    assert_eq!(network.datagrams, 0, "no candidate");
+    network.tell_endpoint(0, 1);
+    assert!(network.reaches(0, 1, SHORT));
+
+    // What comes through another member's tunnel is the peer's, but not where the peer is.
+    let (own, target) = (network.nodes[0].address, network.nodes[1].address);
+    let packet = packets::ipv6(own, target, b"forwarded");
+    let mut frame = vec![0; 200];
+    frame[16..16 + packet.len()].copy_from_slice(&packet);
+    let route = network.nodes[0].forwarding.route(&packet).unwrap();
+    let length = route
+        .seal(&mut frame, packet.len(), network.now.instant)
+        .unwrap();
+    frame.truncate(length);
+    network.inject(1, inside, frame);
+    assert!(network.has_delivered(1, &packet));
+    let endpoint = network.nodes[0].endpoint;
+    assert_eq!(endpoint_of_other(&network, 1), Some(endpoint));
+    network.inject(1, inside, vec![1; INITIATION_BYTES]);
+    assert_eq!(network.nodes[1].refusals, [Refusal::Inside]);
+}
+
+#[test]
 fn a_key_that_becomes_a_guests_loses_the_sessions_it_had() {
     let (mut network, _) = watched(14);
     let packet = packets::ipv6(network.nodes[0].address, network.nodes[1].address, b"old");

@@ -56,6 +56,9 @@ impl Engine {
         datagram: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
+        if self.context.forwarding.is_inside(from) {
+            return Err(Refusal::Inside);
+        }
         match Message::parse(datagram).map_err(|_| Refusal::Malformed)? {
             Message::Initiation(bytes) => self.handle_initiation(from, bytes, now),
             Message::Response(bytes) => {
