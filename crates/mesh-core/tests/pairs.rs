@@ -328,6 +328,27 @@ fn an_unreachable_peer_nobody_wants_is_left_alone_in_the_end() {
 }
 
 #[test]
+fn a_peer_that_died_as_its_session_ended_does_not_stay_unanswered_for_ever() {
+    for speaks_mesh in [true, false] {
+        let mut network = Network::with_peers(17, 2, speaks_mesh, Protocol::Wireguard);
+        network.tell_endpoint(0, 1);
+        assert!(network.reaches(0, 1, SHORT) && network.reaches(1, 0, SHORT));
+        // The responder of the session does not ask for another while this one lasts.
+        network.run_for(seconds(178) + Duration::from_millis(500));
+        network.set_connected(0, false);
+        network.send(1, 0);
+        let key = network.key(0);
+        network.run_for(seconds(30));
+        let state = network.nodes[1].state_of(&key, network.now);
+        assert!(matches!(state, PeerState::Unanswered { .. }));
+        network.run_for(seconds(3600));
+        let state = network.nodes[1].state_of(&key, network.now);
+        assert_eq!(state, PeerState::Idle);
+        assert_eq!(network.nodes[1].engine.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn traffic_in_the_slow_phase_brings_the_full_pace_back() {
     let mut network = connected(14);
     network.set_connected(1, false);

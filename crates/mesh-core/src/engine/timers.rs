@@ -243,6 +243,11 @@ impl Peer {
             });
         }
         if self.usable_session(now.instant).is_none() {
+            // A session that ended while data waited for an answer leaves the question open: a handshake
+            // settles it, or gives up.
+            if self.link.unanswered.get().is_some() {
+                self.begin(now.instant);
+            }
             return;
         }
         if self.echo_due(since).is_some_and(|at| now.instant >= at) {
