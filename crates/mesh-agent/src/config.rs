@@ -62,7 +62,7 @@ pub struct Config {
     pub socket: PathBuf,
     /// `group`: whose members may use the socket. Default: `mesh`, if there is that group.
     pub group: Option<String>,
-    /// `min_serial`: the lowest serial of a roster to take while none is stored. Default: any.
+    /// `min_serial`: the lowest serial of a roster to take. Default: any.
     pub min_serial: Option<Serial>,
     /// `name`: the name to claim, and to derive an address from, before the first roster. Default:
     /// the first label of the host's name is claimed, and no address is set before the first roster.
