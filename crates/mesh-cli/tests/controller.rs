@@ -223,6 +223,8 @@ fn what_the_configuration_names_and_cannot_be_used_is_wrong_configuration() {
     };
     configure(dir.path(), "user = 'no-such-user-here'");
     refused("there is no user `no-such-user-here`");
+    configure(dir.path(), "group = 'no-such-group-here'");
+    refused("there is no group `no-such-group-here`");
     configure(dir.path(), "inventory = 'inventory.json'");
     fs::remove_file(dir.path().join("identity")).unwrap();
     refused("cannot read `identity`");

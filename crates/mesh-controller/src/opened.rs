@@ -11,7 +11,8 @@ use mesh_inventory::roster::Signer;
 use mesh_os::{
     file,
     privilege::{self, Keep, UserChange},
-    socket, unix,
+    socket,
+    unix::{self, ListenError},
 };
 use mesh_types::IdentitySeed;
 use tracing::{debug, info, warn};
@@ -59,8 +60,14 @@ impl Opened {
         }
         let socket = socket::bind_udp(config.listen).map_err(anyhow::Error::from)?;
         let (listener, socket_file) =
-            unix::listen(&config.socket, SOCKET_MODE, config.group.as_deref())
-                .context("cannot open the local socket")?;
+            unix::listen(&config.socket, SOCKET_MODE, config.group.as_deref()).map_err(
+                |error| match error {
+                    ListenError::UnknownGroup(_) => StartError::Misconfigured(error.into()),
+                    ListenError::InUse(_) | ListenError::NotASocket(_) | ListenError::Io { .. } => {
+                        StartError::Failed(error.into())
+                    }
+                },
+            )?;
         let http_listener = config
             .http_listen
             .map(socket::bind_tcp)
