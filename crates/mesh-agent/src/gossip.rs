@@ -32,6 +32,9 @@ const CONTROLLERS_FIRST: Duration = Duration::from_secs(1);
 /// How often one peer's word is acted on: it costs a question to each controller.
 const ACT_EVERY: Duration = Duration::from_secs(1);
 
+/// How often, if what it said did not lead to a roster: a member that lies must not keep everyone fetching.
+const ACT_ON_DOUBT_EVERY: Duration = Duration::from_secs(10);
+
 /// How long a peer may take to hand its roster over.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -73,7 +76,7 @@ impl Gossip {
         tokio::spawn(async move {
             while let Some(serial) = next(&heard, &peer) {
                 act(&agent, &peer, serial, &fetching).await;
-                sleep(ACT_EVERY).await;
+                sleep(pause(serial, agent.serial())).await;
             }
         });
     }
@@ -83,6 +86,15 @@ impl Gossip {
         lock(&self.heard)
             .insert(peer.clone(), Some(serial))
             .is_none()
+    }
+}
+
+/// How long a peer's next word waits after it spoke of `serial` and that in force became `reached`.
+fn pause(serial: Serial, reached: Option<Serial>) -> Duration {
+    if reached >= Some(serial) {
+        ACT_EVERY
+    } else {
+        ACT_ON_DOUBT_EVERY
     }
 }
 
@@ -328,6 +340,15 @@ mod tests {
         let pyrite = fleet.seed_of("pyrite");
         assert_eq!(ask(&fleet, pyrite, have(6)).await, None);
         assert_eq!(ask(&fleet, &seed(), have(6)).await, None);
+    }
+
+    #[test]
+    fn a_peer_whose_word_led_to_nothing_waits_longer() {
+        let serial = |number: u64| Serial::try_from(number).unwrap();
+        assert_eq!(pause(serial(8), Some(serial(8))), ACT_EVERY);
+        assert_eq!(pause(serial(8), Some(serial(9))), ACT_EVERY);
+        assert_eq!(pause(serial(9), Some(serial(8))), ACT_ON_DOUBT_EVERY);
+        assert_eq!(pause(serial(1), None), ACT_ON_DOUBT_EVERY);
     }
 
     #[test]
