@@ -98,8 +98,8 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
     let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
     let user = privilege::choose_user(config.user.as_deref());
-    give_away_dirs(&config, user.as_deref());
-    let change = privilege::drop_privileges(user.as_deref(), Keep::NetAdmin);
+    give_away_dirs(&config, &user);
+    let change = privilege::drop_privileges(Some(&user), Keep::NetAdmin);
     match change.context("cannot give up privileges")? {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
@@ -223,8 +223,8 @@ fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
 
 /// Gives the later user what it must write: the state, and the socket's directory if it is mesh's own,
 /// so that the socket can be removed at the end.
-fn give_away_dirs(config: &Config, user: Option<&str>) {
-    let Ok(user) = privilege::user_after_drop(user) else {
+fn give_away_dirs(config: &Config, user: &str) {
+    let Ok(user) = privilege::user_after_drop(Some(user)) else {
         return;
     };
     let given = privilege::hand_over(&config.state_dir, &user)

@@ -94,10 +94,13 @@ impl Opened {
             )));
         }
         let user = privilege::choose_user(config.user.as_deref());
-        match privilege::user_after_drop(user.as_deref()) {
+        // Nobody else needs to read the roster, which names the whole fleet.
+        if let Err(error) = file::make_private_dir(&config.state_dir) {
+            warn!(%error, "could not make the state directory");
+        }
+        match privilege::user_after_drop(Some(&user)) {
             Ok(user) => {
-                let given = file::make_private_dir(&config.state_dir)
-                    .and_then(|()| privilege::hand_over(&config.state_dir, &user))
+                let given = privilege::hand_over(&config.state_dir, &user)
                     .and_then(|()| privilege::hand_over_socket_dir(&config.socket, &user));
                 if let Err(error) = given {
                     warn!(%error, "could not give the directories to the controller's user");
@@ -105,7 +108,7 @@ impl Opened {
             }
             Err(reason) => debug!(reason, "the user stays"),
         }
-        let change = privilege::drop_privileges(user.as_deref(), Keep::Nothing)
+        let change = privilege::drop_privileges(Some(&user), Keep::Nothing)
             .context("cannot give up privileges")?;
         match &change {
             UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),

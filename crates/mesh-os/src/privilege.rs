@@ -19,7 +19,10 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// Accounts that a daemon becomes unless it is told which: its own, else the one that owns nothing.
-const USERS: [&str; 2] = ["mesh", "nobody"];
+const USERS: [&str; 2] = ["mesh", LAST_RESORT_USER];
+
+/// The account that owns nothing.
+const LAST_RESORT_USER: &str = "nobody";
 
 /// What a process goes on with after it dropped its privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,14 +147,15 @@ pub fn user_after_drop(user: Option<&str>) -> Result<User, String> {
     Ok(found)
 }
 
-/// The account to become: the one that is configured, else `mesh` or `nobody`, whichever can be had;
-/// `None`: none can, as for a process that is not root.
-pub fn choose_user(configured: Option<&str>) -> Option<String> {
-    if let Some(name) = configured {
-        return Some(name.to_owned());
-    }
+/// The account to become: the one that is configured, else `mesh` or `nobody`, whichever can be had. Where
+/// neither can, [`user_after_drop`] says why.
+pub fn choose_user(configured: Option<&str>) -> String {
     let available = |name: &&str| user_after_drop(Some(name)).is_ok();
-    USERS.into_iter().find(available).map(str::to_owned)
+    let own = || USERS.into_iter().find(available);
+    configured
+        .or_else(own)
+        .unwrap_or(LAST_RESORT_USER)
+        .to_owned()
 }
 
 /// Whether there is an account of this name.
