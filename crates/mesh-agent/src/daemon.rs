@@ -3,23 +3,17 @@
 //! Everything that needs privileges is opened in the main thread while it is the only one; then the
 //! privileges go, for good; then the data plane's threads and the runtime start.
 
-use std::{
-    net::SocketAddr,
-    os::unix::net::UnixListener,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
-    file::{self, ReadFileError},
+    file,
+    identity::read_identity,
     privilege::{self, Keep, UserChange},
     udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
 };
-use mesh_types::IdentitySeed;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -41,9 +35,6 @@ use crate::{
     stored::StoredRoster,
     underlay,
 };
-
-/// The longest identity file: the one line is 55 bytes.
-const IDENTITY_BYTES_MAX: usize = 256;
 
 /// How long readiness waits for the first roster ever: a controller that is there answers within a second.
 const FIRST_ROSTER_PATIENCE: Duration = Duration::from_secs(5);
@@ -168,26 +159,6 @@ async fn serve(
     notify(&[NotifyState::Stopping]);
     tasks.shutdown().await;
     Ok(())
-}
-
-fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
-    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX).map_err(|error| {
-        let missing = matches!(&error, ReadFileError::Io { source, .. }
-            if source.kind() == std::io::ErrorKind::NotFound);
-        let what = if missing {
-            format!(
-                "this machine has no identity; `mesh keygen --out {}` makes one",
-                path.display()
-            )
-        } else {
-            "this machine's identity cannot be used".to_owned()
-        };
-        anyhow::Error::new(error).context(what)
-    })?;
-    let line = std::str::from_utf8(&bytes)
-        .ok()
-        .with_context(|| format!("`{}` is not an identity file", path.display()))?;
-    IdentitySeed::parse(line).with_context(|| format!("cannot use `{}`", path.display()))
 }
 
 /// A stored roster that is torn, forged or no longer trusted is a warning: a controller has a good one.

@@ -227,7 +227,7 @@ fn what_the_configuration_names_and_cannot_be_used_is_wrong_configuration() {
     refused("there is no group `no-such-group-here`");
     configure(dir.path(), "inventory = 'inventory.json'");
     fs::remove_file(dir.path().join("identity")).unwrap();
-    refused("cannot read `identity`");
+    refused("there is no identity at `identity`");
     identity(dir.path());
     refused("is not among `signers`");
 }

@@ -99,3 +99,25 @@ fn colour_is_added_on_request_and_says_nothing_by_itself() {
     });
     assert_eq!(stripped, plain);
 }
+
+#[test]
+fn a_daemon_without_an_identity_says_how_to_make_one_and_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = dir.path().join("identity");
+    let config = dir.path().join("config.toml");
+    let common = format!(
+        "network = \"000102030405060708090a0b0c0d0e0f\"
+signers = [\"mesh1jgRLFARuzRLUbqsDWYHiAPhvQF5USuFYhNEJIQgcVW5zUB-CBqOIm62GtFtFgvfqgq5fmqqunbmepZJPT8DODA\"]
+identity_file = \"{}\"
+",
+        identity.display()
+    );
+    for (daemon, more) in [("controller", ""), ("agent", "controllers = []\n")] {
+        std::fs::write(&config, format!("{common}{more}")).unwrap();
+        let output = mesh(&format!("{daemon} run --config {}", config.display()));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{daemon}: {error}");
+        let make = format!("`mesh keygen --out {}` makes one", identity.display());
+        assert!(error.contains(&make), "{daemon}: {error}");
+    }
+}

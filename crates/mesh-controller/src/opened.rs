@@ -3,13 +3,13 @@
 use std::{
     net::{TcpListener, UdpSocket},
     os::unix::net::UnixListener,
-    path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
 use mesh_inventory::roster::Signer;
 use mesh_os::{
     file,
+    identity::read_identity,
     privilege::{self, Keep, UserChange},
     socket,
     unix::{self, ListenError},
@@ -21,9 +21,6 @@ use crate::Config;
 
 /// Permission bits of the local socket: its user and its group may use it.
 const SOCKET_MODE: u32 = 0o660;
-
-/// The longest identity file.
-const IDENTITY_BYTES_MAX: usize = 256;
 
 /// Why a controller does not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +45,8 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, StartError> {
-        let identity = read_identity(&config.identity_file).map_err(StartError::Misconfigured)?;
+        let identity = read_identity(&config.identity_file)
+            .map_err(|error| StartError::Misconfigured(error.into()))?;
         if let Some(path) = &config.inventory
             && !config.signers.contains(&Signer::from(identity.public()))
         {
@@ -116,15 +114,4 @@ impl Opened {
         }
         Ok(())
     }
-}
-
-fn read_identity(path: &Path) -> anyhow::Result<IdentitySeed> {
-    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX)?;
-    let line = std::str::from_utf8(&bytes).unwrap_or_default();
-    IdentitySeed::parse(line).with_context(|| {
-        format!(
-            "`{}` holds no identity; make one with `mesh keygen`",
-            path.display()
-        )
-    })
 }

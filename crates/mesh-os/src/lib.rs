@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod file;
+pub mod identity;
 #[cfg(target_os = "linux")]
 pub mod link;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,5 @@
 //! The files stay small, whatever happens how often.
 
-#![expect(clippy::unwrap_used, reason = "a failure in a helper fails its test")]
-
 use mesh_store::{AUDIT_MAX, AuditEntry, AuditEvent, HISTORY_MAX, Store, StoredRoster, Write};
 use mesh_types::Serial;
 

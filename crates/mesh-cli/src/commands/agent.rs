@@ -5,6 +5,7 @@ use std::{os::unix::net::UnixStream, path::PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 use mesh_agent::{Config, LogRing};
+use mesh_os::identity::ReadIdentityError;
 
 use crate::{
     failure::{Exit, Failure},
@@ -43,7 +44,13 @@ pub(crate) fn run(args: Args, logs: LogRing) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Run(FileArgs { config: path }) => {
             let config = load(&path)?;
-            mesh_agent::run(config, path, logs)?;
+            mesh_agent::run(config, path, logs).map_err(|error| {
+                let exit = match error.is::<ReadIdentityError>() {
+                    true => Exit::Usage,
+                    false => Exit::Refused,
+                };
+                Failure::new(exit, error)
+            })?;
         }
         Verb::ForgetRoster(FileArgs { config: path }) => forget_roster(&load(&path)?)?,
     }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use mesh_inventory::Signer;
-use mesh_os::file::{self, ReadFileError, WriteFileError};
+use mesh_os::{
+    file::{self, WriteFileError},
+    identity::{self, ReadIdentityError},
+};
 use mesh_types::{IdentitySeed, MachineName, PublicIdentity};
 use rand::{RngCore as _, rngs::OsRng};
 use zeroize::Zeroizing;
@@ -13,9 +16,6 @@ use crate::{
     failure::{Exit, Failure},
     output,
 };
-
-/// An identity file is one line of 55 bytes.
-const IDENTITY_BYTES_MAX: usize = 256;
 
 /// Make a machine's identity, or show its public half
 ///
@@ -103,26 +103,13 @@ fn generate(path: &Path) -> Result<PublicIdentity, Failure> {
 ///
 /// A [`Failure`] with [`Exit::Usage`] that names what is wrong with the file.
 pub(crate) fn read_identity(path: &Path) -> Result<IdentitySeed, Failure> {
-    let bytes = file::read_secret(path, IDENTITY_BYTES_MAX).map_err(|error| {
-        if matches!(error, ReadFileError::TooLong { .. }) {
-            Failure::new(Exit::Usage, not_an_identity(path))
+    identity::read_identity(path).map_err(|error| {
+        let malformed = matches!(error, ReadIdentityError::Malformed(_));
+        let failure = Failure::new(Exit::Usage, error);
+        if malformed {
+            failure.hint("`mesh keygen --out FILE` makes a new identity in another file")
         } else {
-            Failure::new(Exit::Usage, error)
+            failure
         }
-    })?;
-    // The reason is worded without the file's content, which may be a secret.
-    std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|line| IdentitySeed::parse(line).ok())
-        .ok_or_else(|| {
-            Failure::new(Exit::Usage, not_an_identity(path))
-                .hint("`mesh keygen --out FILE` makes a new identity in another file")
-        })
-}
-
-fn not_an_identity(path: &Path) -> anyhow::Error {
-    anyhow!(
-        "`{}` is not an identity: one line `mesh1-seed-` and 43 characters of base64url is expected",
-        path.display()
-    )
+    })
 }
