@@ -50,7 +50,8 @@ pub struct Config {
     /// `controllers`: `host:port` of each controller. Required; may be empty on a machine that only
     /// ever serves from its stored roster and hears of newer ones from its peers.
     pub controllers: Vec<HostPort>,
-    /// `identity_file`: the file that `mesh keygen` wrote. Default `/etc/mesh/identity`.
+    /// `identity_file`: the file that `mesh keygen` wrote. Default: the credential `identity` that the
+    /// service manager gave, else `/etc/mesh/identity`.
     pub identity_file: PathBuf,
     /// `listen`: the UDP address of the data plane. Default `[::]:4193`, IPv4 included.
     pub listen: SocketAddr,
@@ -214,7 +215,7 @@ impl File<'_> {
             controllers,
             identity_file: raw
                 .identity_file
-                .unwrap_or_else(|| PathBuf::from("/etc/mesh/identity")),
+                .unwrap_or_else(mesh_os::identity::default_path),
             listen: self.parse_one("listen", &listen)?,
             interface,
             state_dir: raw

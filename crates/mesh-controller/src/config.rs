@@ -47,8 +47,9 @@ pub struct Config {
     pub network: NetworkId,
     /// SSH public keys or `mesh1` identities whose rosters are taken. Required.
     pub signers: Vec<Signer>,
-    /// The identity that `mesh keygen` wrote.
-    #[serde(default = "identity_file")]
+    /// The identity that `mesh keygen` wrote; left out: the credential `identity` that the service manager
+    /// gave, else `/etc/mesh/identity`.
+    #[serde(default = "mesh_os::identity::default_path")]
     pub identity_file: PathBuf,
     /// An inventory to watch and sign; the controller's own identity must be among `signers` then.
     pub inventory: Option<PathBuf>,
@@ -174,10 +175,6 @@ fn nearest(key: &str) -> Option<&'static str> {
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 3 + 1)
         .map(|(_, known)| known)
-}
-
-fn identity_file() -> PathBuf {
-    "/etc/mesh/identity".into()
 }
 
 fn listen() -> SocketAddr {

@@ -12,6 +12,21 @@ use crate::file::{ReadFileError, read_secret};
 /// The longest file that is read, in bytes; an identity's line has 55.
 const FILE_BYTES_MAX: usize = 256;
 
+/// Where an identity is that no service manager handed over.
+const IDENTITY_FILE: &str = "/etc/mesh/identity";
+
+/// The name of the credential that the units pass to the daemons.
+const CREDENTIAL: &str = "identity";
+
+/// Where the identity is unless configured: the credential `identity` where the service manager gave one,
+/// else `/etc/mesh/identity`.
+pub fn default_path() -> PathBuf {
+    std::env::var_os("CREDENTIALS_DIRECTORY")
+        .map(|dir| Path::new(&dir).join(CREDENTIAL))
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from(IDENTITY_FILE))
+}
+
 /// Why an identity file is of no use. Shows nothing of the file's content, which may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadIdentityError {

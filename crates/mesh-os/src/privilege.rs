@@ -278,12 +278,29 @@ fn keep_only(keep: Keep) -> Result<(), DropError> {
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     match Errno::result(result) {
         Ok(_) => Ok(()),
+        // A service manager gave just these, and its filter of system calls forbids to change them.
+        Err(Errno::EPERM) if has_exactly(kept) => Ok(()),
         Err(Errno::EPERM) => Err(DropError::Missing),
         Err(error) => Err(DropError::Io {
             action: "give up capabilities",
             source: error.into(),
         }),
     }
+}
+
+/// Whether the capabilities in force and those that could be are `kept`, each a bit of its number.
+fn has_exactly(kept: u32) -> bool {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: `header` and `data` are what capget(2) of version 3 reads and fills, alive for the whole call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    let [low, high] = data;
+    result == 0
+        && (low.permitted, low.effective) == (kept, kept)
+        && (high.permitted, high.effective) == (0, 0)
 }
 
 fn checked(action: &'static str, result: libc::c_int) -> Result<(), DropError> {
