@@ -2,12 +2,21 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::atomic::{AtomicBool, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::{Args, ValueEnum};
 use mesh_agent::LogRing;
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use mesh_os::log_file::{LOG_BYTES_MAX, LogFile};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, writer::BoxMakeWriter},
+    prelude::*,
+};
 
 use crate::failure::{Exit, Failure};
 
@@ -26,6 +35,9 @@ pub(crate) struct Options {
     /// Form of the log
     #[arg(long, global = true, env = "MESH_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Where the log and errors go instead of stderr; the file and FILE.1 are kept small
+    #[arg(long, global = true, env = "MESH_LOG_FILE", value_name = "FILE")]
+    log_file: Option<PathBuf>,
     /// When to colour
     #[arg(long, global = true, default_value = "auto")]
     color: Color,
@@ -63,8 +75,13 @@ const COLORS: [(&str, &str); 3] = [
 ///
 /// # Errors
 ///
-/// A [`Failure`] with [`Exit::Usage`] if the filter is none.
+/// A [`Failure`] with [`Exit::Usage`] if the filter is none, or the log's file cannot be opened.
 pub(crate) fn init(options: &Options, kept: Option<LogRing>) -> Result<(), Failure> {
+    let writer = match &options.log_file {
+        Some(path) => BoxMakeWriter::new(Mutex::new(log_file(path)?)),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    // After that, as a file is no terminal.
     let ansi = use_color(options.color);
     COLORED.store(ansi, Ordering::Relaxed);
     let filter = EnvFilter::try_new(&options.log).map_err(|error| {
@@ -73,13 +90,21 @@ pub(crate) fn init(options: &Options, kept: Option<LogRing>) -> Result<(), Failu
         Failure::new(Exit::Usage, error)
             .hint("`--log` and MESH_LOG take a level, or such as `info,mesh_core=debug`")
     })?;
-    let text = fmt::layer().with_writer(io::stderr).with_target(false);
+    let text = fmt::layer().with_writer(writer).with_target(false);
     let registry = tracing_subscriber::registry().with(filter).with(kept);
     match options.log_format {
         LogFormat::Text => registry.with(text.with_ansi(ansi)).init(),
         LogFormat::Json => registry.with(text.json()).init(),
     }
     Ok(())
+}
+
+fn log_file(path: &Path) -> Result<LogFile, Failure> {
+    let file = LogFile::open(path, LOG_BYTES_MAX)
+        .map_err(|error| Failure::new(Exit::Usage, error).hint("name another with `--log-file`"))?;
+    file.take_over_stderr()
+        .map_err(|error| anyhow::Error::new(error).context("cannot redirect stderr to the log"))?;
+    Ok(file)
 }
 
 /// Prints an answer to stdout.

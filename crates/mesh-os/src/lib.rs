@@ -3,7 +3,7 @@
 //! The one home of `cfg(target_os)` and, with mesh-aead, of `unsafe`. It moves data and decides nothing:
 //! no roster, no session, no policy is known here. The agent, the controller and the lab use it.
 //!
-//! [`clock`], [`file`], [`unix`], [`watch`], [`poll`], [`socket`] and [`udp`] are portable; [`tun`],
+//! [`clock`], [`file`], [`log_file`], [`unix`], [`watch`], [`poll`], [`socket`] and [`udp`] are portable; [`tun`],
 //! [`link`], [`netlink`] and [`privilege`] are Linux only today, and macOS counterparts belong beside them.
 //!
 //! [`udp::UdpSocket`] and [`tun::Tun`] are made for plain threads: their calls never block, and
@@ -14,6 +14,7 @@ pub mod file;
 pub mod identity;
 #[cfg(target_os = "linux")]
 pub mod link;
+pub mod log_file;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod poll;
