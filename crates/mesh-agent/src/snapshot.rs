@@ -37,6 +37,7 @@ pub(crate) fn status(agent: &Agent) -> Status {
             .as_deref()
             .map(|roster| peers(roster, &agent.public().node_id(), &links, &scene))
             .unwrap_or_default(),
+        dns: None,
         warnings: warnings(agent, &scene),
     }
 }

@@ -4,6 +4,7 @@
 //! ever added, and units are in their names.
 
 mod controller;
+mod names;
 mod time;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +13,7 @@ use mesh_types::{MachineName, Serial};
 use serde::{Deserialize, Serialize};
 
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
+pub use names::{DnsStatus, Host, Hosts, NAMES_FILE, Names};
 pub use time::rfc3339;
 
 /// The version of every object here.
@@ -31,6 +33,9 @@ pub struct Status {
     pub controllers: Vec<ControllerStatus>,
     /// The other members, in the order of their names.
     pub peers: Vec<PeerStatus>,
+    /// Whether names are answered here; `None`: the agent is of a release that cannot.
+    #[serde(default)]
+    pub dns: Option<DnsStatus>,
     /// What is odd although it works, such as `clock differs by 9 min`.
     #[serde(default)]
     pub warnings: Vec<String>,

@@ -9,6 +9,7 @@
 mod identity;
 mod name;
 mod network;
+mod reverse;
 mod serial;
 mod time;
 
@@ -18,6 +19,7 @@ pub use identity::{
 };
 pub use name::{MachineName, ParseNameError};
 pub use network::{AddressError, NetworkId, ParseNetworkIdError, Prefix};
+pub use reverse::{reverse_name, reverse_zones};
 pub use serial::{ParseSerialError, Serial};
 pub use time::Instant;
 

@@ -88,6 +88,7 @@ fn status() -> Status {
             },
             peer("scheelite", PeerState::Unavailable, Some("switched off")),
         ],
+        dns: None,
         warnings: vec!["clock differs by 9 min".to_owned()],
     }
 }
