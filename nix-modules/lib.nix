@@ -1,20 +1,37 @@
-# The mesh's formulas in pure Nix: prefix and addresses from the network id and machine names.
+# The mesh's formulas in pure Nix: prefix, addresses and names from the inventory, and the inventory
+# resolved as `mesh inventory resolve` does it.
 #
-# No evaluation-time dependency and no nixpkgs: `import ./lib.nix`. The formulas are fixed, and are the
-# same as in the `mesh` program (docs/formats.md); a test compares the two over a thousand names.
+# No evaluation-time dependency and no nixpkgs: `import ./lib.nix`. docs/nix-lib.md shows each function;
+# the formulas are fixed, and are the same as in the `mesh` program (docs/formats.md). Tests compare the two.
 let
   inherit (builtins)
+    attrNames
+    attrValues
+    concatMap
     concatStringsSep
     elemAt
-    foldl'
-    genList
-    hashString
-    length
+    filter
+    fromJSON
+    fromTOML
+    head
+    isPath
+    isString
+    listToAttrs
+    map
     mapAttrs
     match
+    readFile
     stringLength
-    substring
     ;
+  address = import ./lib/address.nix;
+  decode = import ./lib/decode.nix;
+  endpoint = import ./lib/endpoint.nix;
+  ip = import ./lib/ip.nix;
+  resolveDocument = import ./lib/resolve.nix;
+  text = import ./lib/text.nix;
+
+  # The port of a controller, beside the agent's 4193.
+  controllerPort = 4194;
 
   checkedNetworkId =
     networkId:
@@ -23,108 +40,186 @@ let
     else
       throw "`${networkId}` is not a network id: 32 of `0`-`9` and `a`-`f`";
 
-  checkedName =
+  show =
+    problem:
+    "error: ${problem.message}" + (if problem ? hint then "\nhint: ${problem.hint}" else "");
+
+  # A path, or the text of one, is read; anything else is the inventory itself.
+  read =
+    inventory:
+    if !(isPath inventory || isString inventory) then
+      inventory
+    else if match ".*[.]toml" (toString inventory) != null then
+      fromTOML (readFile inventory)
+    else
+      fromJSON (readFile inventory);
+
+  # What was resolved before, or an inventory to resolve.
+  resolved = value: if value ? members then value else resolve value;
+
+  problemsWith =
+    previous: inventory:
+    let
+      decoded = decode (read inventory);
+    in
+    if decoded ? document then
+      let
+        result = resolveDocument decoded.document (previousAddresses decoded.document previous);
+      in
+      {
+        problems = decoded.problems ++ result.problems;
+        inherit (result) resolution;
+      }
+    else
+      decoded;
+
+  # IPv4 addresses of a roster of the same network.
+  previousAddresses =
+    document: previous:
+    if previous == null then
+      { }
+    else
+      let
+        roster = read previous;
+        isSame = roster.head.network or roster.network.id == document.network.id;
+      in
+      if isSame then mapAttrs (_: member: member.ipv4 or null) roster.members else { };
+
+  resolveWith =
+    { previous }:
+    inventory:
+    let
+      result = problemsWith previous inventory;
+    in
+    if result.problems == [ ] then
+      result.resolution
+    else
+      throw (concatStringsSep "\n\n" (map show result.problems));
+
+  resolve = resolveWith { previous = null; };
+
+  nameOf =
     name:
-    if match "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" name != null then
+    if text.isName name then
       name
     else
-      throw "`${name}` is not a machine name: 1 to 63 of `a`-`z`, `0`-`9` and `-`, no `-` at either end";
+      let
+        corrected = text.correctedName name;
+      in
+      throw (text.notAName name + (if corrected == null then "" else "; use `${corrected}`"));
 
-  # One group of four hex digits without its leading zeros.
-  stripZeros =
-    group:
-    if stringLength group > 1 && substring 0 1 group == "0" then
-      stripZeros (substring 1 (stringLength group - 1) group)
-    else
-      group;
-
-  # The longest run of zero groups, the leftmost of equals: { start, size }.
-  longestRun =
-    groups:
-    let
-      step =
-        state: index:
-        let
-          current =
-            if elemAt groups index != "0" then
-              {
-                start = index + 1;
-                size = 0;
-              }
-            else
-              {
-                inherit (state.current) start;
-                size = state.current.size + 1;
-              };
-        in
-        {
-          inherit current;
-          best = if current.size > state.best.size then current else state.best;
-        };
-      none = {
-        start = 0;
-        size = 0;
-      };
-    in
-    (foldl' step {
-      current = none;
-      best = none;
-    } (genList (index: index) (length groups))).best;
-
-  # 32 hex digits as an IPv6 address in the canonical text form of RFC 5952.
-  addressText =
-    digits:
-    let
-      groups = genList (index: stripZeros (substring (index * 4) 4 digits)) 8;
-      run = longestRun groups;
-      after = run.start + run.size;
-      between = from: to: concatStringsSep ":" (genList (index: elemAt groups (from + index)) (to - from));
-    in
-    if run.size < 2 then between 0 8 else "${between 0 run.start}::${between after 8}";
-
-  zeros = count: concatStringsSep "" (genList (_: "0") count);
-
-  # The 12 hex digits of the /48: `fd` and 40 bits of a hash.
-  prefixDigits =
-    networkId: "fd" + substring 0 10 (hashString "sha256" "mesh-prefix-v1\n${checkedNetworkId networkId}");
-
-  # 16 hex digits, or an error for those that RFC 5453 reserves.
-  interfaceDigits =
-    networkId: name:
-    let
-      digits = substring 0 16 (
-        hashString "sha256" "mesh-address-v1\n${checkedNetworkId networkId}\n${checkedName name}"
-      );
-      reserved =
-        digits == zeros 16
-        || match "02005efffe.*" digits != null
-        || match "fdffffffffffff[89a-f]." digits != null;
-    in
-    if reserved then
-      throw "the derived interface id of machine `${name}` is reserved (RFC 5453); pin its address"
-    else
-      digits;
+  isOn = member: member.enabled;
+  membersOf = value: attrValues (resolved value).members;
+  addressesOfMember =
+    member: [ member.address ] ++ (if member.ipv4 == null then [ ] else [ member.ipv4 ]);
+  namesOf =
+    network: member:
+    concatMap (name: [
+      "${name}.${network.domain}"
+      name
+    ]) ([ member.name ] ++ filter text.isLabels member.aliases);
 in
 rec {
+  inherit nameOf resolve resolveWith;
+
+  # Reads an inventory in JSON or, by its extension, TOML.
+  readInventory = read;
+
+  # What is wrong with an inventory: a list of { message, hint }, empty if it resolves.
+  problemsOf = inventory: (problemsWith null inventory).problems;
+
+  # The name that was probably meant by a text that is none, or null.
+  correctedName = text.correctedName;
+  isName = text.isName;
+
   # The network's /48, such as `fdc3:582e:db61::/48`.
-  prefixFor = networkId: "${addressText (prefixDigits networkId + zeros 20)}/48";
+  prefixFor = networkId: ip.showNet (address.prefix (checkedNetworkId networkId));
 
   # The machines' /64, subnet 0 of the prefix.
-  subnetFor = networkId: "${addressText (prefixDigits networkId + zeros 20)}/64";
+  subnetFor = networkId: ip.showNet (address.prefix (checkedNetworkId networkId) // { length = 64; });
 
   # The address of the machine called `name`, unless it is pinned.
   addressFor =
-    networkId: name: addressText (prefixDigits networkId + zeros 4 + interfaceDigits networkId name);
+    networkId: name:
+    let
+      digits = address.digits (checkedNetworkId networkId) (nameOf name);
+      refusal = address.refusal networkId digits;
+    in
+    if refusal == null then ip.show6 digits else throw "${refusal}; pin the address of `${name}`";
 
-  # The addresses of all machines of an inventory (an attribute set as `inventory.json` has it), by name;
-  # pins are taken as they are.
-  addressesOf =
-    inventory:
-    mapAttrs (
-      name: machine:
-      let
-        pin = (machine.mesh or { }).address or null;
-      in
-      if pin == null then addressFor inventory.network.id name else pin
-    ) (inventory.machines or { });
+  # The addresses of all machines by name, pins among them.
+  addressesOf = value: mapAttrs (_: member: member.address) (resolved value).members;
+
+  # An address as URLs and `host:port` want it: IPv6 in brackets.
+  urlHost = given: if match ".*:.*" given == null then given else "[${given}]";
+
+  # The reverse DNS name of an address.
+  reverseName =
+    given:
+    let
+      four = ip.parse4 given;
+      six = ip.parse6 given;
+    in
+    if four != null then
+      ip.reverse4 4 four
+    else if six != null then
+      ip.reverse6 32 six
+    else
+      throw "`${given}` is not an IP address";
+
+  # The reverse zone of the network's /48.
+  reverseZoneFor =
+    networkId: ip.reverse6 12 (address.prefix (checkedNetworkId networkId)).address;
+
+  # The reverse zones of a fleet, those of its IPv4 pool among them.
+  reverseZonesOf =
+    value:
+    let
+      inherit ((resolved value)) network;
+    in
+    [ (reverseZoneFor network.id) ]
+    ++ (if network.ipv4 == null then [ ] else ip.reverseZones4 (ip.parseNet network.ipv4));
+
+  # Each address with the names that it has, as `networking.hosts` takes it. Wildcards are not for a hosts
+  # file and left out.
+  hostsFor =
+    value:
+    let
+      inherit ((resolved value)) network;
+      entry = member: map (own: {
+        name = own;
+        value = namesOf network member;
+      }) (addressesOfMember member);
+    in
+    listToAttrs (concatMap entry (membersOf value));
+
+  # `host:port` of the controllers that are switched on, where they are reached without the mesh.
+  controllersOf =
+    value:
+    let
+      isController = member: isOn member && builtins.elem "controller" member.roles;
+      reached = member: map (given: "${(endpoint.parse given).host}:${toString controllerPort}") member.endpoints;
+      all = concatMap reached (filter isController (membersOf value));
+    in
+    attrNames (
+      listToAttrs (
+        map (name: {
+          inherit name;
+          value = null;
+        }) all
+      )
+    );
+
+  # The members that a predicate takes, by name.
+  membersWhere =
+    predicate: value:
+    let
+      inherit ((resolved value)) members;
+    in
+    listToAttrs (
+      map (name: {
+        inherit name;
+        value = members.${name};
+      }) (filter (name: predicate members.${name}) (attrNames members))
+    );
 }

@@ -3,6 +3,8 @@
 //! One behaviour a test, each with a fleet of its own. They run the program that `MESH_BIN` names, need
 //! root or user namespaces, and say so where they are skipped.
 
+pub mod nix;
+
 use std::time::Duration;
 
 use mesh_lab::{Fleet, program_under_test, sandbox};
