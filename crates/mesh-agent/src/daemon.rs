@@ -42,6 +42,9 @@ const FIRST_ROSTER_PATIENCE: Duration = Duration::from_secs(5);
 /// Worker threads of the runtime, which only the control plane uses.
 const RUNTIME_THREADS: usize = 2;
 
+/// What the agent goes on with: interface and routes follow each roster.
+const KEEP: Keep = Keep::NetAdmin;
+
 /// What start-up opened.
 struct Opened {
     agent: Arc<Agent>,
@@ -88,9 +91,9 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
     let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
     let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
-    let user = privilege::choose_user(config.user.as_deref());
+    let user = privilege::choose_user(config.user.as_deref(), KEEP);
     give_away_dirs(&config, &user);
-    let change = privilege::drop_privileges(Some(&user), Keep::NetAdmin);
+    let change = privilege::drop_privileges(Some(&user), KEEP);
     match change.context("cannot give up privileges")? {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
@@ -195,7 +198,7 @@ fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
 /// Gives the later user what it must write: the state, and the socket's directory if it is mesh's own,
 /// so that the socket can be removed at the end.
 fn give_away_dirs(config: &Config, user: &str) {
-    let Ok(user) = privilege::user_after_drop(Some(user)) else {
+    let Ok(user) = privilege::user_after_drop(Some(user), KEEP) else {
         return;
     };
     let given = privilege::hand_over(&config.state_dir, &user)

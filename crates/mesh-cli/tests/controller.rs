@@ -208,7 +208,7 @@ fn a_file_that_the_later_user_may_not_read_is_named_at_the_start() {
 
 /// Whether a daemon that this process starts becomes somebody else.
 fn changes_user() -> bool {
-    mesh_os::privilege::user_after_drop(Some("nobody")).is_ok()
+    mesh_os::privilege::user_after_drop(Some("nobody"), mesh_os::privilege::Keep::Nothing).is_ok()
 }
 
 #[test]

@@ -91,12 +91,12 @@ impl Opened {
                 "there is no user `{name}`; create it, or leave `user` out"
             )));
         }
-        let user = privilege::choose_user(config.user.as_deref());
+        let user = privilege::choose_user(config.user.as_deref(), Keep::Nothing);
         // Nobody else needs to read the roster, which names the whole fleet.
         if let Err(error) = file::make_private_dir(&config.state_dir) {
             warn!(%error, "could not make the state directory");
         }
-        match privilege::user_after_drop(Some(&user)) {
+        match privilege::user_after_drop(Some(&user), Keep::Nothing) {
             Ok(user) => {
                 let given = privilege::hand_over(&config.state_dir, &user)
                     .and_then(|()| privilege::hand_over_socket_dir(&config.socket, &user));

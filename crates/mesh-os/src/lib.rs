@@ -3,8 +3,8 @@
 //! The one home of `cfg(target_os)` and, with mesh-aead, of `unsafe`. It moves data and decides nothing:
 //! no roster, no session, no policy is known here. The agent, the controller and the lab use it.
 //!
-//! [`clock`], [`file`], [`log_file`], [`unix`], [`watch`], [`poll`], [`socket`] and [`udp`] are portable; [`tun`],
-//! [`link`], [`netlink`] and [`privilege`] are Linux only today, and macOS counterparts belong beside them.
+//! Every module has one API on all systems; what a system does differently is in a `linux.rs` or a
+//! `darwin.rs` beneath it. Only [`netlink`] is Linux's alone.
 //!
 //! [`udp::UdpSocket`] and [`tun::Tun`] are made for plain threads: their calls never block, and
 //! [`poll::wait_readable`] sleeps until there is something to read or somebody calls [`poll::Wake::wake`].
@@ -12,16 +12,13 @@
 pub mod clock;
 pub mod file;
 pub mod identity;
-#[cfg(target_os = "linux")]
 pub mod link;
 pub mod log_file;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod poll;
-#[cfg(target_os = "linux")]
 pub mod privilege;
 pub mod socket;
-#[cfg(target_os = "linux")]
 pub mod tun;
 pub mod udp;
 pub mod unix;

@@ -1,48 +1,23 @@
 //! Interfaces, their addresses and routes, and what of them the underlay can use.
 //!
-//! Acts in the network namespace of the thread that opens [`Links`]. Changing anything needs
-//! CAP_NET_ADMIN, looking does not.
+//! What an interface is to have is decided here; how a system is asked for it is in `linux` (netlink) and
+//! `darwin` (ioctl and the route socket). Changing anything
+//! needs CAP_NET_ADMIN or root, looking does not.
 
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the kernel's messages are open-ended, and their enums non-exhaustive"
-)]
-
-use std::{
-    io,
-    net::{IpAddr, Ipv6Addr},
-    time::{Duration, Instant},
-};
+use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage},
-    route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
-    },
-};
-
-use crate::netlink::Netlink;
 
 mod changes;
+#[cfg(target_os = "linux")]
+mod linux;
 mod underlay;
 
+#[cfg(target_os = "linux")]
+use linux as system;
+
 pub use changes::NetworkChanges;
-
-/// How often, and for how long, the kernel is asked whether it delivers to an address that it was given:
-/// it takes well below a millisecond on an idle machine.
-const DELIVERY_INTERVAL: Duration = Duration::from_micros(500);
-const DELIVERY_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The interfaces of a network namespace.
-#[derive(Debug)]
-pub struct Links {
-    netlink: Netlink,
-}
+pub use system::Links;
 
 /// What an interface is to have, no more and no less.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,17 +41,6 @@ pub struct LinkError {
 }
 
 impl Links {
-    /// Opens a conversation with the kernel.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`] if the system has no netlink or a sandbox hides it.
-    pub fn open() -> Result<Self, LinkError> {
-        Netlink::open()
-            .map(|netlink| Self { netlink })
-            .map_err(failed(|| "open a netlink socket".to_owned()))
-    }
-
     /// The index of the interface `name`; `None` if there is none.
     pub fn index_of(name: &str) -> Option<u32> {
         nix::net::if_::if_nametoindex(name).ok()
@@ -91,7 +55,7 @@ impl Links {
     ///
     /// [`LinkError`] names the first step that failed; those before it are done.
     pub fn configure(&mut self, index: u32, config: &InterfaceConfig) -> Result<(), LinkError> {
-        self.disable_link_local(index)?;
+        self.prepare(index)?;
         self.set_mtu(index, config.mtu)?;
         self.set_up(index, true)?;
         let wanted: Vec<_> = config.addresses.iter().map(|ip| IpNet::from(*ip)).collect();
@@ -102,9 +66,7 @@ impl Links {
             self.add_address(index, *address)?;
         }
         for route in &config.routes {
-            let same_family = |ip: &&IpAddr| ip.is_ipv4() == route.addr().is_ipv4();
-            let source = config.addresses.iter().find(same_family).copied();
-            self.add_route(index, *route, source)?;
+            self.add_route(index, *route, config.source_for(*route))?;
         }
         for route in self.routes(index)? {
             let own = wanted.contains(&route);
@@ -114,6 +76,15 @@ impl Links {
         }
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             self.remove_address(index, *address)?;
+        }
+        // A system may take routes away together with the address that they leave with.
+        let present = self.routes(index)?;
+        let missing = config
+            .routes
+            .iter()
+            .filter(|route| !present.contains(route));
+        for route in missing {
+            self.add_route(index, *route, config.source_for(*route))?;
         }
         self.wait_delivered(&added.copied().collect::<Vec<_>>())
     }
@@ -125,171 +96,13 @@ impl Links {
     ///
     /// [`LinkError`].
     pub fn lacks(&mut self, index: u32, config: &InterfaceConfig) -> Result<bool, LinkError> {
-        let is_up = self.dump_links()?.iter().any(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => {
-                link.header.index == index && link.header.flags.contains(LinkFlags::Up)
-            }
-            _ => false,
-        });
-        if !is_up {
+        if !self.is_up(index)? {
             return Ok(false);
         }
         let (addresses, routes) = (self.addresses(index)?, self.routes(index)?);
         let has_address = |ip: &IpAddr| addresses.contains(&IpNet::from(*ip));
         Ok(!config.addresses.iter().all(has_address)
             || !config.routes.iter().all(|route| routes.contains(route)))
-    }
-
-    /// Brings interface `index` up or down.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        message.header.change_mask = LinkFlags::Up;
-        if up {
-            message.header.flags = LinkFlags::Up;
-        }
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("bring interface {index} {}", if up { "up" } else { "down" })
-        })
-    }
-
-    /// Sets the MTU of interface `index`, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("set the MTU of interface {index} to {mtu}")
-        })
-    }
-
-    /// Adds an address to interface `index`, usable at once (no duplicate address detection) and without
-    /// the route that its prefix would bring.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`]; an address that is there already is none.
-    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), LinkError> {
-        let mut message = address_message(index, address);
-        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
-        message.attributes.push(AddressAttribute::Flags(flags));
-        let message = RouteNetlinkMessage::NewAddress(message);
-        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("add the address `{address}` to interface {index}")
-        })
-    }
-
-    /// Removes an address from interface `index`.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`], also if it is not there.
-    pub fn remove_address(&mut self, index: u32, address: IpNet) -> Result<(), LinkError> {
-        let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-        self.request(message, 0, || {
-            format!("remove the address `{address}` from interface {index}")
-        })
-    }
-
-    /// The addresses of interface `index`, with their prefix lengths.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, LinkError> {
-        let messages = self.dump_addresses()?;
-        let own = messages.iter().filter(|m| m.header.index == index);
-        Ok(own
-            .filter_map(|m| IpNet::new(address_of(m)?, m.header.prefix_len).ok())
-            .collect())
-    }
-
-    /// Routes `to` through interface `index`, with `source` as the address that packets leave with.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`]; a route that is there already is none.
-    pub fn add_route(
-        &mut self,
-        index: u32,
-        to: IpNet,
-        source: Option<IpAddr>,
-    ) -> Result<(), LinkError> {
-        let mut message = route_message(index, to);
-        if let Some(source) = source {
-            message
-                .attributes
-                .push(RouteAttribute::PrefSource(source.into()));
-        }
-        let message = RouteNetlinkMessage::NewRoute(message);
-        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("route `{to}` through interface {index}")
-        })
-    }
-
-    /// Routes `to` through interface `index` by way of the router `gateway`.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn add_route_via(
-        &mut self,
-        index: u32,
-        to: IpNet,
-        gateway: IpAddr,
-    ) -> Result<(), LinkError> {
-        let mut message = route_message(index, to);
-        message.header.scope = RouteScope::Universe;
-        message
-            .attributes
-            .push(RouteAttribute::Gateway(gateway.into()));
-        let message = RouteNetlinkMessage::NewRoute(message);
-        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, || {
-            format!("route `{to}` by way of `{gateway}`")
-        })
-    }
-
-    /// Removes the route to `to` through interface `index`.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`], also if it is not there.
-    pub fn remove_route(&mut self, index: u32, to: IpNet) -> Result<(), LinkError> {
-        let mut message = route_message(index, to);
-        // As wildcards: whoever made it, it goes.
-        message.header.protocol = RouteProtocol::Unspec;
-        message.header.scope = RouteScope::NoWhere;
-        self.request(RouteNetlinkMessage::DelRoute(message), 0, || {
-            format!("remove the route to `{to}` through interface {index}")
-        })
-    }
-
-    /// What is routed through interface `index` by the main table, multicast left out.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn routes(&mut self, index: u32) -> Result<Vec<IpNet>, LinkError> {
-        let mut routes = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut question = RouteMessage::default();
-            question.header.address_family = family;
-            let question = RouteNetlinkMessage::GetRoute(question);
-            for answer in self.dump(question, "list the routes")? {
-                if let RouteNetlinkMessage::NewRoute(route) = answer
-                    && leaves_through(&route, index)
-                {
-                    routes.extend(destination_of(&route));
-                }
-            }
-        }
-        Ok(routes)
     }
 
     /// The machine's own addresses under which others may reach it: of interfaces that are up and are
@@ -300,93 +113,16 @@ impl Links {
     ///
     /// [`LinkError`].
     pub fn underlay_addresses(&mut self, excluding: &[IpNet]) -> Result<Vec<IpAddr>, LinkError> {
-        let links = self.dump_links()?;
-        let addresses = self.dump_addresses()?;
-        Ok(underlay::candidates(&links, &addresses, excluding))
+        let (interfaces, addresses) = self.underlay()?;
+        Ok(underlay::candidates(&interfaces, &addresses, excluding))
     }
+}
 
-    /// Keeps the kernel from giving interface `index` a link-local address: a tunnel has no use for one,
-    /// and its solicitations would be sent into it.
-    fn disable_link_local(&mut self, index: u32) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        let spec = AfSpecUnspec::Inet6(vec![mode]);
-        message
-            .attributes
-            .push(LinkAttribute::AfSpecUnspec(vec![spec]));
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!(
-                "keep interface {index} without link-local address (is IPv6 off on this machine?)"
-            )
-        })
-    }
-
-    /// Waits until packets to `addresses` are delivered on this machine: the kernel adds the local route of
-    /// an IPv6 address a moment later, in a work queue, and throws away what comes before.
-    fn wait_delivered(&mut self, addresses: &[IpNet]) -> Result<(), LinkError> {
-        let mut missing: Vec<_> = addresses.to_vec();
-        missing.retain(|address| matches!(address, IpNet::V6(_)));
-        let deadline = Instant::now() + DELIVERY_PATIENCE;
-        loop {
-            if missing.is_empty() || Instant::now() >= deadline {
-                return Ok(());
-            }
-            let mut question = RouteMessage::default();
-            question.header.address_family = AddressFamily::Inet6;
-            let question = RouteNetlinkMessage::GetRoute(question);
-            for answer in self.dump(question, "list the routes")? {
-                if let RouteNetlinkMessage::NewRoute(route) = answer
-                    && route.header.kind == RouteType::Local
-                {
-                    let delivered = destination_of(&route);
-                    missing.retain(|address| Some(*address) != delivered);
-                }
-            }
-            if !missing.is_empty() {
-                std::thread::sleep(DELIVERY_INTERVAL);
-            }
-        }
-    }
-
-    fn dump_links(&mut self) -> Result<Vec<RouteNetlinkMessage>, LinkError> {
-        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        self.dump(question, "list the interfaces")
-    }
-
-    fn dump_addresses(&mut self) -> Result<Vec<AddressMessage>, LinkError> {
-        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let answers = self.dump(question, "list the addresses")?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(message) => Some(message),
-                _ => None,
-            })
-            .collect())
-    }
-
-    /// Asks for a change that has no function of its own here; `action` completes "cannot …".
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn request(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-        action: impl FnOnce() -> String,
-    ) -> Result<(), LinkError> {
-        self.netlink.request(message, flags).map_err(failed(action))
-    }
-
-    fn dump(
-        &mut self,
-        question: RouteNetlinkMessage,
-        action: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, LinkError> {
-        self.netlink
-            .dump(question)
-            .map_err(failed(|| action.to_owned()))
+impl InterfaceConfig {
+    /// The address that packets to `route` leave with: the first of its family.
+    fn source_for(&self, route: IpNet) -> Option<IpAddr> {
+        let same_family = |ip: &&IpAddr| ip.is_ipv4() == route.addr().is_ipv4();
+        self.addresses.iter().find(same_family).copied()
     }
 }
 
@@ -396,93 +132,3 @@ fn failed(action: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> LinkErro
         source,
     }
 }
-
-fn link_message(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-}
-
-fn family_of(address: IpNet) -> AddressFamily {
-    match address {
-        IpNet::V4(_) => AddressFamily::Inet,
-        IpNet::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-fn address_message(index: u32, address: IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family_of(address);
-    message.header.index = index;
-    message.header.prefix_len = address.prefix_len();
-    message.header.scope = AddressScope::Universe;
-    message.attributes = vec![
-        AddressAttribute::Local(address.addr()),
-        AddressAttribute::Address(address.addr()),
-    ];
-    message
-}
-
-/// The interface's own address: `IFA_LOCAL` where there is one, for on a point-to-point link
-/// `IFA_ADDRESS` is the other end's.
-fn address_of(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(ip) => Some(*ip),
-            _ => None,
-        });
-    local.or_else(|| {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(ip) => Some(*ip),
-                _ => None,
-            })
-    })
-}
-
-fn route_message(index: u32, to: IpNet) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family_of(to);
-    message.header.destination_prefix_length = to.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Link;
-    message.header.kind = RouteType::Unicast;
-    message.attributes = vec![
-        RouteAttribute::Destination(to.network().into()),
-        RouteAttribute::Oif(index),
-    ];
-    message
-}
-
-fn leaves_through(route: &RouteMessage, index: u32) -> bool {
-    let oif = |attribute: &RouteAttribute| *attribute == RouteAttribute::Oif(index);
-    route.header.table == RouteHeader::RT_TABLE_MAIN
-        && route.header.kind == RouteType::Unicast
-        && route.attributes.iter().any(oif)
-}
-
-fn destination_of(route: &RouteMessage) -> Option<IpNet> {
-    let length = route.header.destination_prefix_length;
-    let given = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        });
-    // A default route has no destination.
-    let address = given.unwrap_or(match route.header.address_family {
-        AddressFamily::Inet => IpAddr::from([0; 4]),
-        _ => Ipv6Addr::UNSPECIFIED.into(),
-    });
-    IpNet::new(address, length).ok()
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,7 @@
 //! Giving up privileges for good.
+//!
+//! What they are is the system's: capabilities on Linux, being root on macOS. What a daemon opens before,
+//! and whose its files are, is the same everywhere.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,16 +10,17 @@ use std::{
     path::Path,
 };
 
-use nix::{
-    errno::Errno,
-    unistd::{User, geteuid, setgroups, setresgid, setresuid},
-};
+use nix::unistd::{User, geteuid};
 
-/// CAP_NET_ADMIN (capabilities(7)): the one that configuring interfaces and routes needs.
-const CAP_NET_ADMIN: u32 = 12;
+#[cfg(target_os = "macos")]
+mod darwin;
+#[cfg(target_os = "linux")]
+mod linux;
 
-/// `_LINUX_CAPABILITY_VERSION_3` of capget(2).
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
+#[cfg(target_os = "macos")]
+use darwin as system;
+#[cfg(target_os = "linux")]
+use linux as system;
 
 /// Accounts that a daemon becomes unless it is told which: its own, else the one that owns nothing.
 const USERS: [&str; 2] = ["mesh", LAST_RESORT_USER];
@@ -69,24 +73,12 @@ pub enum DropError {
     },
 }
 
-/// `struct __user_cap_header_struct` of capget(2).
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-/// `struct __user_cap_data_struct` of capget(2); two of them hold 64 capabilities.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapabilityData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// Leaves the process with what `keep` says, for good: bounding and ambient sets are emptied, programs
-/// that it runs get nothing (`no_new_privs`), and if it is root it becomes `user` where one is named.
+/// Leaves the process with what `keep` says, for good, and if it is root it becomes `user` where one is
+/// named.
+///
+/// On Linux bounding and ambient sets are emptied, and programs that it runs get nothing
+/// (`no_new_privs`). On macOS only root may configure interfaces and routes, so a process that keeps
+/// [`Keep::NetAdmin`] stays root.
 ///
 /// The change of user is left out, with a reason, where the process is not root, there is no such user,
 /// or its user namespace does not map it. Open what needs privileges before; call this before any thread
@@ -97,33 +89,12 @@ struct CapabilityData {
 ///
 /// [`DropError`].
 pub fn drop_privileges(user: Option<&str>, keep: Keep) -> Result<UserChange, DropError> {
-    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        return Err(DropError::Threads(threads));
-    }
-    clear_bounding_set()?;
-    let change = change_user(user)?;
-    // SAFETY: this prctl takes plain numbers.
-    let cleared = unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    };
-    checked("clear the ambient capabilities", cleared)?;
-    keep_only(keep)?;
-    // SAFETY: as above.
-    let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    checked("set no_new_privs", set)?;
-    Ok(change)
+    system::drop_privileges(user_after_drop(user, keep), keep)
 }
 
 /// The user that [`drop_privileges`] will change to, so that files can be given to it before; `Err` is
 /// the reason why there will be no change.
-pub fn user_after_drop(user: Option<&str>) -> Result<User, String> {
+pub fn user_after_drop(user: Option<&str>, keep: Keep) -> Result<User, String> {
     let Some(name) = user else {
         return Err("no user is configured".to_owned());
     };
@@ -134,23 +105,16 @@ pub fn user_after_drop(user: Option<&str>) -> Result<User, String> {
     let Some(found) = found else {
         return Err(format!("there is no user `{name}`"));
     };
-    let mapped =
-        |map: &str, id: u32| fs::read_to_string(map).map_or(true, |text| is_mapped(&text, id));
-    if !mapped("/proc/self/uid_map", found.uid.as_raw())
-        || !mapped("/proc/self/gid_map", found.gid.as_raw())
-    {
-        return Err(format!("this user namespace does not map `{name}`"));
+    match system::obstacle(&found, keep) {
+        None => Ok(found),
+        Some(reason) => Err(reason),
     }
-    if fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny") {
-        return Err("this user namespace does not let groups be given up".to_owned());
-    }
-    Ok(found)
 }
 
 /// The account to become: the one that is configured, else `mesh` or `nobody`, whichever can be had. Where
 /// neither can, [`user_after_drop`] says why.
-pub fn choose_user(configured: Option<&str>) -> String {
-    let available = |name: &&str| user_after_drop(Some(name)).is_ok();
+pub fn choose_user(configured: Option<&str>, keep: Keep) -> String {
+    let available = |name: &&str| user_after_drop(Some(name), keep).is_ok();
     let own = || USERS.into_iter().find(available);
     configured
         .or_else(own)
@@ -218,113 +182,9 @@ pub fn hand_over_socket_dir(socket: &Path, user: &User) -> io::Result<()> {
     }
 }
 
-fn change_user(user: Option<&str>) -> Result<UserChange, DropError> {
-    let user = match user_after_drop(user) {
-        Ok(user) => user,
-        Err(reason) => return Ok(UserChange::Kept { reason }),
-    };
-    // SAFETY: this prctl takes plain numbers.
-    let kept = unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) };
-    checked("keep capabilities over the change of user", kept)?;
-    let failed = |action| {
-        move |error: Errno| DropError::Io {
-            action,
-            source: error.into(),
-        }
-    };
-    setgroups(&[]).map_err(failed("leave all groups"))?;
-    setresgid(user.gid, user.gid, user.gid).map_err(failed("change the group"))?;
-    setresuid(user.uid, user.uid, user.uid).map_err(failed("change the user"))?;
-    Ok(UserChange::Changed {
-        uid: user.uid.as_raw(),
-        name: user.name,
-    })
-}
-
-/// Needs CAP_SETPCAP; a process without it has nothing that the set could give back, as programs that it
-/// runs are bound by `no_new_privs`.
-fn clear_bounding_set() -> Result<(), DropError> {
-    for capability in 0..64 {
-        // SAFETY: this prctl takes plain numbers.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        match Errno::result(dropped) {
-            Ok(_) => {}
-            // Past the last capability that this kernel knows, or not allowed.
-            Err(Errno::EINVAL | Errno::EPERM) => break,
-            Err(error) => {
-                return Err(DropError::Io {
-                    action: "clear the bounding set",
-                    source: error.into(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-fn keep_only(keep: Keep) -> Result<(), DropError> {
-    let mut header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        pid: 0,
-    };
-    let mut data = [CapabilityData::default(); 2];
-    let kept = match keep {
-        Keep::Nothing => 0,
-        Keep::NetAdmin => 1 << CAP_NET_ADMIN,
-    };
-    data[0].permitted = kept;
-    data[0].effective = kept;
-    // SAFETY: `header` and `data` are what capset(2) of version 3 reads, alive for the whole call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
-    match Errno::result(result) {
-        Ok(_) => Ok(()),
-        // A service manager gave just these, and its filter of system calls forbids to change them.
-        Err(Errno::EPERM) if has_exactly(kept) => Ok(()),
-        Err(Errno::EPERM) => Err(DropError::Missing),
-        Err(error) => Err(DropError::Io {
-            action: "give up capabilities",
-            source: error.into(),
-        }),
+fn failed(action: &'static str) -> impl Fn(nix::errno::Errno) -> DropError {
+    move |error| DropError::Io {
+        action,
+        source: error.into(),
     }
 }
-
-/// Whether the capabilities in force and those that could be are `kept`, each a bit of its number.
-fn has_exactly(kept: u32) -> bool {
-    let mut header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        pid: 0,
-    };
-    let mut data = [CapabilityData::default(); 2];
-    // SAFETY: `header` and `data` are what capget(2) of version 3 reads and fills, alive for the whole call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
-    let [low, high] = data;
-    result == 0
-        && (low.permitted, low.effective) == (kept, kept)
-        && (high.permitted, high.effective) == (0, 0)
-}
-
-fn checked(action: &'static str, result: libc::c_int) -> Result<(), DropError> {
-    match Errno::result(result) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(DropError::Io {
-            action,
-            source: error.into(),
-        }),
-    }
-}
-
-/// Whether `map`, in the form of user_namespaces(7), has `id` on its inner side.
-fn is_mapped(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(start)), Some(Ok(_)), Some(Ok(count))) =
-            (numbers.next(), numbers.next(), numbers.next())
-        else {
-            return false;
-        };
-        (start..start.saturating_add(count)).contains(&u64::from(id))
-    })
-}
-
-#[cfg(test)]
-mod tests;

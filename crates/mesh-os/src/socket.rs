@@ -7,7 +7,6 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-#[cfg(target_os = "linux")]
 mod holder;
 
 /// Why a socket was not bound.
@@ -118,18 +117,8 @@ fn bind_error(transport: Transport, address: SocketAddr, source: io::Error) -> B
     BindError::InUse {
         transport,
         port: address.port(),
-        holder: find_holder(transport, address.port()),
+        holder: holder::find(transport, address.port()),
     }
-}
-
-#[cfg(target_os = "linux")]
-fn find_holder(transport: Transport, port: u16) -> Holder {
-    holder::find(transport, port)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn find_holder(_transport: Transport, _port: u16) -> Holder {
-    Holder::Unknown
 }
 
 impl fmt::Display for Transport {

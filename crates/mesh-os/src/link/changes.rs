@@ -12,8 +12,7 @@ use nix::{
 };
 use tokio::{io::unix::AsyncFd, time::timeout};
 
-use super::{LinkError, failed};
-use crate::netlink::open_multicast;
+use super::{LinkError, failed, system};
 
 /// Changes that come within this time of each other are one: an interface that comes up brings a dozen.
 const QUIET: Duration = Duration::from_millis(100);
@@ -30,14 +29,9 @@ impl NetworkChanges {
     ///
     /// # Errors
     ///
-    /// [`LinkError`] if the system has no netlink.
+    /// [`LinkError`] if the system has no such socket.
     pub fn new() -> Result<Self, LinkError> {
-        let groups = libc::RTMGRP_LINK
-            | libc::RTMGRP_IPV4_IFADDR
-            | libc::RTMGRP_IPV6_IFADDR
-            | libc::RTMGRP_IPV4_ROUTE
-            | libc::RTMGRP_IPV6_ROUTE;
-        open_multicast(groups)
+        system::listen_for_changes()
             .and_then(|fd| {
                 // SAFETY: the descriptor is owned by the `AsyncFd` alone and stays open as long as it.
                 unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)

@@ -6,13 +6,27 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-};
 
-use super::address_of;
+/// An interface, as far as it matters for the choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) is_up: bool,
+    pub(super) is_loopback: bool,
+    /// The system says so; the name may, too.
+    pub(super) is_tunnel: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// The index of its interface.
+    pub(super) interface: u32,
+    pub(super) ip: IpAddr,
+    /// Neither a duplicate, nor one that is still checked or on its way out.
+    pub(super) is_settled: bool,
+}
 
 /// How interfaces begin whose maker is to be told by the name only.
 const TUNNEL_NAMES: [&str; 8] = [
@@ -27,21 +41,19 @@ const TUNNEL_NAMES: [&str; 8] = [
 ];
 
 pub(super) fn candidates(
-    links: &[RouteNetlinkMessage],
-    addresses: &[AddressMessage],
+    interfaces: &[Interface],
+    addresses: &[Address],
     excluding: &[IpNet],
 ) -> Vec<IpAddr> {
-    let usable: HashSet<u32> = links
+    let usable: HashSet<u32> = interfaces
         .iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) if is_underlay(link) => Some(link.header.index),
-            _ => None,
-        })
+        .filter(|interface| is_underlay(interface))
+        .map(|interface| interface.index)
         .collect();
     let mut candidates: Vec<_> = addresses
         .iter()
-        .filter(|message| usable.contains(&message.header.index) && is_settled(message))
-        .filter_map(address_of)
+        .filter(|address| usable.contains(&address.interface) && address.is_settled)
+        .map(|address| address.ip)
         .filter(|ip| is_reachable(*ip) && !excluding.iter().any(|net| net.contains(ip)))
         .collect();
     candidates.sort_by_key(|ip| (preference(*ip), *ip));
@@ -49,48 +61,14 @@ pub(super) fn candidates(
     candidates
 }
 
-fn is_underlay(link: &LinkMessage) -> bool {
-    if !link.header.flags.contains(LinkFlags::Up) || link.header.flags.contains(LinkFlags::Loopback)
-    {
-        return false;
-    }
-    link.attributes.iter().all(|attribute| match attribute {
-        LinkAttribute::IfName(name) => !TUNNEL_NAMES.iter().any(|tunnel| name.starts_with(tunnel)),
-        LinkAttribute::LinkInfo(infos) => !infos.iter().any(|info| match info {
-            LinkInfo::Kind(kind) => is_tunnel(kind),
-            _ => false,
-        }),
-        _ => true,
-    })
-}
-
-fn is_tunnel(kind: &InfoKind) -> bool {
-    matches!(
-        kind,
-        InfoKind::Tun
-            | InfoKind::Wireguard
-            | InfoKind::SitTun
-            | InfoKind::GreTun
-            | InfoKind::IpIp
-            | InfoKind::Vti
-            | InfoKind::Xfrm
-            | InfoKind::Vxlan
-            | InfoKind::Geneve
-    )
-}
-
-/// Neither a duplicate, nor one that is still checked or on its way out.
-fn is_settled(message: &AddressMessage) -> bool {
-    let unsettled = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
-    let long = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Flags(flags) => Some(*flags),
-            _ => None,
-        });
-    let short = AddressFlags::from_bits_retain(message.header.flags.bits().into());
-    !long.unwrap_or(short).intersects(unsettled)
+/// Whether an interface leads to the world by itself.
+pub(super) fn is_underlay(interface: &Interface) -> bool {
+    interface.is_up
+        && !interface.is_loopback
+        && !interface.is_tunnel
+        && !TUNNEL_NAMES
+            .iter()
+            .any(|tunnel| interface.name.starts_with(tunnel))
 }
 
 fn is_reachable(ip: IpAddr) -> bool {
@@ -123,48 +101,46 @@ fn is_private(ip: Ipv4Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_route::address::AddressHeaderFlags;
-
     use super::*;
 
-    fn link(
-        index: u32,
-        name: &str,
-        kind: Option<InfoKind>,
-        flags: LinkFlags,
-    ) -> RouteNetlinkMessage {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.header.flags = flags;
-        link.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        if let Some(kind) = kind {
-            let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
-            link.attributes.push(info);
+    fn interface(index: u32, name: &str) -> Interface {
+        Interface {
+            index,
+            name: name.to_owned(),
+            is_up: true,
+            is_loopback: false,
+            is_tunnel: false,
         }
-        RouteNetlinkMessage::NewLink(link)
     }
 
-    fn address(index: u32, ip: &str) -> AddressMessage {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        message.attributes = vec![AddressAttribute::Address(ip.parse().unwrap())];
-        message
+    fn address(interface: u32, ip: &str) -> Address {
+        Address {
+            interface,
+            ip: ip.parse().unwrap(),
+            is_settled: true,
+        }
     }
 
     #[test]
     fn only_settled_addresses_of_real_links_outside_the_mesh_are_candidates() {
-        let up = LinkFlags::Up;
-        let links = [
-            link(1, "lo", None, up | LinkFlags::Loopback),
-            link(2, "eth0", None, up),
-            link(3, "eth1", None, LinkFlags::empty()),
-            link(4, "vpn", Some(InfoKind::Wireguard), up),
-            link(5, "ztabcdef", Some(InfoKind::Tun), up),
-            link(6, "tailscale0", None, up),
-            link(7, "veth3", Some(InfoKind::Veth), up),
+        let mut loopback = interface(1, "lo");
+        loopback.is_loopback = true;
+        let mut down = interface(3, "eth1");
+        down.is_up = false;
+        let mut vpn = interface(4, "vpn");
+        vpn.is_tunnel = true;
+        let interfaces = [
+            loopback,
+            interface(2, "eth0"),
+            down,
+            vpn,
+            interface(5, "ztabcdef"),
+            interface(6, "tailscale0"),
+            interface(7, "veth3"),
+            interface(8, "utun4"),
         ];
         let mut tentative = address(2, "2001:db8::7");
-        tentative.header.flags = AddressHeaderFlags::Tentative;
+        tentative.is_settled = false;
         let addresses = [
             address(1, "127.0.0.1"),
             address(2, "192.168.1.5"),
@@ -173,6 +149,7 @@ mod tests {
             address(2, "2001:db8::5"),
             address(2, "fdc3:582e:db61::1"),
             tentative,
+            address(8, "192.0.2.8"),
             address(3, "192.0.2.3"),
             address(4, "192.0.2.4"),
             address(5, "192.0.2.5"),
@@ -183,6 +160,6 @@ mod tests {
         let mesh = ["fdc3:582e:db61::/48".parse().unwrap()];
         let expected = ["2001:db8::5", "192.0.2.7", "fd00::5", "192.168.1.5"];
         let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
-        assert_eq!(candidates(&links, &addresses, &mesh), expected);
+        assert_eq!(candidates(&interfaces, &addresses, &mesh), expected);
     }
 }

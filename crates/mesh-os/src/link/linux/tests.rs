@@ -6,6 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::{
+    link::{InterfaceConfig, NetworkChanges},
     poll::{Wake, wait_readable},
     tun::{PacketBatch, Tun},
 };

@@ -1,6 +1,9 @@
-use std::process::Command;
+use std::{os::unix::fs::MetadataExt, path::Path, process::Command};
+
+use nix::unistd::geteuid;
 
 use super::*;
+use crate::privilege::{drop_privileges, hand_over, user_after_drop};
 
 #[test]
 fn maps_of_user_namespaces_are_read() {
@@ -33,7 +36,7 @@ fn assert_left(keep: Keep, capabilities: u64) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "privilege::tests::a_child_drops_and_reports",
+            "privilege::linux::tests::a_child_drops_and_reports",
             "--nocapture",
         ])
         .env(CHILD, format!("{keep:?}"))
@@ -121,7 +124,7 @@ fn a_directory_is_handed_over_with_its_files_and_nothing_that_they_point_to() {
         println!("skipped: needs root");
         return;
     }
-    let Ok(nobody) = user_after_drop(Some("nobody")) else {
+    let Ok(nobody) = user_after_drop(Some("nobody"), Keep::Nothing) else {
         println!("skipped: needs more users than a user namespace has");
         return;
     };
