@@ -10,6 +10,8 @@
 //! [`poll::wait_readable`] sleeps until there is something to read or somebody calls [`poll::Wake::wake`].
 
 pub mod clock;
+#[cfg(any(target_os = "macos", test))]
+mod darwin;
 pub mod file;
 pub mod identity;
 pub mod link;

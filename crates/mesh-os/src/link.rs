@@ -9,10 +9,14 @@ use std::{io, net::IpAddr};
 use ipnet::IpNet;
 
 mod changes;
+#[cfg(target_os = "macos")]
+mod darwin;
 #[cfg(target_os = "linux")]
 mod linux;
 mod underlay;
 
+#[cfg(target_os = "macos")]
+use darwin as system;
 #[cfg(target_os = "linux")]
 use linux as system;
 

@@ -9,10 +9,14 @@
 use std::io;
 
 mod batch;
+#[cfg(target_os = "macos")]
+mod darwin;
 #[cfg(target_os = "linux")]
 mod linux;
 
 pub use batch::PacketBatch;
+#[cfg(target_os = "macos")]
+pub use darwin::Tun;
 #[cfg(target_os = "linux")]
 pub use linux::Tun;
 

@@ -59,22 +59,23 @@ impl NetworkChanges {
             .map_err(failed(|| "hear of network changes".to_owned()))
     }
 
-    /// Waits for messages. What they say does not matter: who hears of a change looks for itself.
+    /// Waits for messages that are worth a look: who hears of a change looks for itself.
     async fn next(&self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
-        let received = loop {
+        loop {
             let mut guard = self.0.readable().await?;
             let attempt = guard.try_io(|fd| {
                 recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(io::Error::from)
             });
-            if let Ok(received) = attempt {
-                break received;
+            match attempt {
+                Ok(Ok(length)) if system::tells_of_change(&buffer[..length]) => return Ok(()),
+                // More changes than the socket holds are changes too.
+                Ok(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    return Ok(());
+                }
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(_)) | Err(_) => {}
             }
-        };
-        match received {
-            // More changes than the socket holds are changes too.
-            Err(error) if error.raw_os_error() != Some(Errno::ENOBUFS as i32) => Err(error),
-            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

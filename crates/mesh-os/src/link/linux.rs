@@ -251,6 +251,16 @@ impl Links {
         }
     }
 
+    /// The interface that this process's own packets are to be bound to, so that they do not leave through
+    /// a tunnel. Always `None` here: tunnels' own rules decide, and binding needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    ///
+    /// None here.
+    pub fn interface_past_tunnels(&mut self) -> Result<Option<u32>, LinkError> {
+        Ok(None)
+    }
+
     /// Whether interface `index` is up.
     pub(super) fn is_up(&mut self, index: u32) -> Result<bool, LinkError> {
         Ok(self.dump_links()?.iter().any(|answer| match answer {
@@ -330,6 +340,11 @@ pub(super) fn listen_for_changes() -> io::Result<OwnedFd> {
             | libc::RTMGRP_IPV4_ROUTE
             | libc::RTMGRP_IPV6_ROUTE,
     )
+}
+
+/// Whether what such a socket gave is worth a look. The kernel was told what to send.
+pub(super) fn tells_of_change(_messages: &[u8]) -> bool {
+    true
 }
 
 fn interface_of(link: &LinkMessage) -> Interface {
