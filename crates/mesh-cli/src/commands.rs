@@ -8,5 +8,6 @@ pub(crate) mod keygen;
 pub(crate) mod logs;
 pub(crate) mod pending;
 pub(crate) mod ping;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod version;

@@ -45,6 +45,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, without the next step.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        self.error
+    }
+
     /// The next step for the user.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

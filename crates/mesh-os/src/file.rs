@@ -160,6 +160,11 @@ pub fn create_dirs(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process is root's, which may write where the system's own files are.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// Reads a regular file of at most `max` bytes.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `mesh inventory`.
 
 mod check;
-mod confirm;
+pub(crate) mod confirm;
 mod diff;
 mod init;
 mod key;
@@ -13,6 +13,8 @@ mod sign;
 mod verify;
 
 use clap::Subcommand;
+
+pub(crate) use init::parse_signer;
 
 use crate::failure::{Exit, Failure};
 

@@ -76,7 +76,12 @@ fn render(args: &Args, identity: &PublicIdentity) -> String {
     }
 }
 
-fn generate(path: &Path) -> Result<PublicIdentity, Failure> {
+/// Writes a new identity to `path`, where nothing may be, and returns its public half.
+///
+/// # Errors
+///
+/// A [`Failure`] that names what is there, or what the system said.
+pub(crate) fn generate(path: &Path) -> Result<PublicIdentity, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     OsRng
         .try_fill_bytes(bytes.as_mut_slice())

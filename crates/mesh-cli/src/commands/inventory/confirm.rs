@@ -11,7 +11,7 @@ use crate::output;
 /// # Errors
 ///
 /// If the answer cannot be read.
-pub(super) fn confirm(question: &str) -> anyhow::Result<bool> {
+pub(crate) fn confirm(question: &str) -> anyhow::Result<bool> {
     output::error(&format!("{question} [y/N] "));
     let mut answer = String::new();
     io::stdin()

@@ -137,17 +137,21 @@ fn signers(named: &[String]) -> Result<Vec<Signer>, Failure> {
     if named.is_empty() {
         return Ok(own_key().into_iter().collect());
     }
-    named
-        .iter()
-        .map(|text| {
-            let content = fs::read_to_string(text).unwrap_or_else(|_| text.clone());
-            content
-                .trim()
-                .parse()
-                .with_context(|| format!("`{text}` is neither a signer nor a file with one"))
-                .map_err(|error| Failure::new(Exit::Usage, error))
-        })
-        .collect()
+    named.iter().map(|text| parse_signer(text)).collect()
+}
+
+/// Reads a signer from text, or from the file that the text names.
+///
+/// # Errors
+///
+/// A [`Failure`] with [`Exit::Usage`] if it is neither.
+pub(crate) fn parse_signer(text: &str) -> Result<Signer, Failure> {
+    let content = fs::read_to_string(text).unwrap_or_else(|_| text.to_owned());
+    content
+        .trim()
+        .parse()
+        .with_context(|| format!("`{text}` is neither a signer nor a file with one"))
+        .map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 fn own_key() -> Option<Signer> {

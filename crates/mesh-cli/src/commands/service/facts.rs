@@ -1,0 +1,262 @@
+//! Looks at the machine; decides nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    layout::{Daemon, Layout, Manager},
+    manager,
+    plan::{Facts, Found, System, paths_of_interest},
+    record::Record,
+};
+
+/// The longest file whose text is looked at, in bytes; ours are far below.
+const TEXT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where a package of a Linux distribution has the program.
+const PACKAGED_PROGRAM: &str = "/usr/bin/mesh";
+
+/// What kind of machine this is; another root than `/` is taken for one with systemd.
+pub(super) fn system(root: Option<&Path>) -> System {
+    let exists = |path: &str| below(root, Path::new(path)).exists();
+    if cfg!(target_os = "macos") {
+        return match exists("/run/current-system/darwin-version") || exists("/etc/static") {
+            true => System::NixDarwin,
+            false => System::Own(Manager::Launchd),
+        };
+    }
+    if exists("/etc/NIXOS") {
+        System::NixOs
+    } else if root.is_some() || exists("/run/systemd/system") {
+        System::Own(Manager::Systemd)
+    } else {
+        System::Other
+    }
+}
+
+/// `path` as it is reached where `root` is the root.
+pub(super) fn below(root: Option<&Path>, path: &Path) -> PathBuf {
+    match root {
+        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.to_owned(),
+    }
+}
+
+/// The program of a distribution's package.
+pub(super) fn packaged(root: Option<&Path>) -> Option<PathBuf> {
+    let path = Path::new(PACKAGED_PROGRAM);
+    (cfg!(target_os = "linux") && below(root, path).exists()).then(|| path.to_owned())
+}
+
+/// What `install` left, if it did.
+///
+/// # Errors
+///
+/// The record is there and cannot be read.
+pub(super) fn record(layout: &Layout, root: Option<&Path>) -> anyhow::Result<Record> {
+    let path = below(root, &layout.record);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Record::default()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+        }
+    };
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "`{}`, which says what was installed, is damaged",
+            path.display()
+        )
+    })
+}
+
+/// Gathers what a plan for `daemon` depends on.
+///
+/// # Errors
+///
+/// What cannot be read, with its path.
+pub(super) fn gather(daemon: Daemon, root: Option<&Path>) -> anyhow::Result<Facts> {
+    let system = system(root);
+    let manager = match system {
+        System::Own(manager) => manager,
+        // Refused later; what is looked at until then does not matter.
+        System::NixOs | System::Other => Manager::Systemd,
+        System::NixDarwin => Manager::Launchd,
+    };
+    let layout = Layout::of(manager, daemon);
+    let record = record(&layout, root)?;
+    let mut paths = paths_of_interest(&layout);
+    paths.extend(record.files(daemon).iter().chain(&record.dirs).cloned());
+    let found = paths
+        .into_iter()
+        .filter_map(|path| Some((path.clone(), found(&below(root, &path))?)))
+        .collect();
+    let state = match root {
+        None => manager::look(&layout),
+        Some(_) => manager::State::default(),
+    };
+    let (users, taken_ids) = accounts(manager, root);
+    Ok(Facts {
+        system,
+        packaged: packaged(root),
+        release: env!("CARGO_PKG_VERSION"),
+        program_is_same: program_is_same(&below(root, &layout.program))?,
+        loose_dir: root.is_none().then(|| loose_dir(&layout.program)).flatten(),
+        found,
+        users,
+        taken_ids,
+        has_sysusers: ["/usr/bin", "/bin"]
+            .iter()
+            .any(|dir| Path::new(dir).join("systemd-sysusers").exists()),
+        is_running: state.is_running,
+        is_enabled: state.is_enabled,
+        config: config(&below(root, &layout.config), daemon),
+        record,
+        other_root: root.map(Path::to_owned),
+    })
+}
+
+fn found(path: &Path) -> Option<Found> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if metadata.is_symlink() {
+        return fs::read_link(path).ok().map(Found::Link);
+    }
+    if metadata.is_dir() {
+        return Some(Found::Dir);
+    }
+    let is_small = metadata.is_file() && metadata.len() <= TEXT_BYTES_MAX;
+    let text = is_small.then(|| fs::read_to_string(path).ok()).flatten();
+    Some(text.map_or(Found::Other, Found::Text))
+}
+
+/// Whether the file at `path` has the bytes of the program that runs.
+fn program_is_same(path: &Path) -> anyhow::Result<bool> {
+    let own = own_program()?;
+    let Ok(metadata) = fs::metadata(path) else {
+        return Ok(false);
+    };
+    let own_metadata =
+        fs::metadata(&own).with_context(|| format!("cannot read `{}`", own.display()))?;
+    if (metadata.dev(), metadata.ino()) == (own_metadata.dev(), own_metadata.ino()) {
+        return Ok(true);
+    }
+    if metadata.len() != own_metadata.len() {
+        return Ok(false);
+    }
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    Ok(read(path)? == read(&own)?)
+}
+
+/// The program that runs this.
+///
+/// # Errors
+///
+/// The system does not say.
+pub(super) fn own_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot tell which program this is")
+}
+
+/// A directory above `program` that others than root may change.
+fn loose_dir(program: &Path) -> Option<PathBuf> {
+    let is_loose = |dir: &&Path| {
+        fs::metadata(dir).is_ok_and(|metadata| metadata.uid() != 0 || metadata.mode() & 0o002 != 0)
+    };
+    program
+        .ancestors()
+        .skip(1)
+        .find(is_loose)
+        .map(Path::to_owned)
+}
+
+fn config(path: &Path, daemon: Daemon) -> Option<Result<(), String>> {
+    if !path.exists() {
+        return None;
+    }
+    let loaded = match daemon {
+        Daemon::Agent => mesh_agent::Config::load(path)
+            .map(drop)
+            .map_err(anyhow::Error::new),
+        Daemon::Controller => mesh_controller::Config::load(path)
+            .map(drop)
+            .map_err(anyhow::Error::new),
+    };
+    Some(loaded.map_err(|error| format!("{error:#}")))
+}
+
+/// The accounts that there are, and on macOS the ids that are taken.
+fn accounts(manager: Manager, root: Option<&Path>) -> (BTreeSet<String>, BTreeSet<u32>) {
+    match manager {
+        Manager::Systemd => {
+            let text = fs::read_to_string(below(root, Path::new("/etc/passwd")));
+            let names = text.unwrap_or_default();
+            let names = names.lines().filter_map(|line| line.split(':').next());
+            (names.map(str::to_owned).collect(), BTreeSet::new())
+        }
+        Manager::Launchd => {
+            let list = |what: [&str; 2]| {
+                let output = output(Command::new("dscl").args([".", "-list"]).args(what));
+                output.map(|text| dscl_list(&text)).unwrap_or_default()
+            };
+            let users = list(["/Users", "UniqueID"]);
+            let groups = list(["/Groups", "PrimaryGroupID"]);
+            let ids = users.values().chain(groups.values()).copied().collect();
+            (users.into_keys().collect(), ids)
+        }
+    }
+}
+
+/// Reads `dscl . -list /Users UniqueID`: a name and its number a line.
+fn dscl_list(text: &str) -> BTreeMap<String, u32> {
+    text.lines()
+        .filter_map(|line| {
+            let (name, id) = line.trim_end().rsplit_once(char::is_whitespace)?;
+            Some((name.trim_end().to_owned(), id.parse().ok()?))
+        })
+        .collect()
+}
+
+/// What a command prints; `None`: it cannot be run, or fails.
+pub(super) fn output(command: &mut Command) -> Option<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_accounts_on_macos_is_read() {
+        let text = "_www                    70\nnobody                  -2\nroot                    0\nmesh                    450\n";
+        let list = dscl_list(text);
+        assert_eq!(list["mesh"], 450);
+        assert_eq!(list["_www"], 70);
+        assert!(
+            !list.contains_key("nobody"),
+            "a negative id is not one that could be taken"
+        );
+    }
+
+    #[test]
+    fn what_others_may_change_is_found() {
+        assert_eq!(loose_dir(Path::new("/tmp/mesh")), Some("/tmp".into()));
+        assert_eq!(loose_dir(Path::new("/usr/bin/mesh")), None);
+    }
+}
