@@ -8,6 +8,7 @@
 mod deps;
 #[cfg(test)]
 mod docs;
+mod package;
 mod process;
 mod setup;
 mod test;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Args),
     /// Check format, lints, licences and the direction of dependencies
     Lint,
+    /// Make a Debian package or an archive of the program
+    Package(package::Args),
     /// Check the direction of dependencies between the crates
     Deps,
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test(args) => test::run(&args),
         Command::Lint => lint(),
+        Command::Package(args) => package::run(&args),
         Command::Deps => deps::run(),
     };
     match result {

@@ -21,7 +21,7 @@ enum Source {
     Script(&'static str),
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool {
         program: "ip",
         source: Source::Debian("iproute2"),
@@ -66,6 +66,11 @@ const TOOLS: [Tool; 10] = [
         program: "mount",
         source: Source::Debian("mount"),
         tests: "full disks",
+    },
+    Tool {
+        program: "dpkg-shlibdeps",
+        source: Source::Debian("dpkg-dev"),
+        tests: "the Debian package",
     },
     Tool {
         program: "nix-instantiate",

@@ -1,0 +1,183 @@
+//! `cargo xtask package`: what releases are handed out as, the same bytes for the same program.
+
+mod deb;
+mod program;
+mod tarball;
+
+use std::{
+    env,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+
+use self::program::Target;
+use crate::process::{cargo_command, root, run as run_to_end, shown, workspace};
+
+/// What `cargo xtask package` takes.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Subcommand)]
+enum Kind {
+    /// A package for Debian and its kin, on the architecture of the program
+    Deb(Input),
+    /// An archive with the program and its licences, for the system that the program is for
+    Tarball(Input),
+}
+
+#[derive(clap::Args)]
+struct Input {
+    /// The program; left out, it is built for this machine as releases are
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Its version; left out, the workspace's
+    #[arg(long)]
+    version: Option<String>,
+    /// Where the package goes
+    #[arg(long, value_name = "DIR", default_value = "target/package")]
+    out: PathBuf,
+}
+
+/// What both kinds of package are made of.
+struct Source {
+    program: PathBuf,
+    target: Target,
+    version: String,
+    /// The time of everything in the package, in seconds since 1970.
+    epoch: u64,
+    out_dir: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let (input, make): (_, fn(&Source) -> anyhow::Result<PathBuf>) = match &args.kind {
+        Kind::Deb(input) => (input, deb::make),
+        Kind::Tarball(input) => (input, tarball::make),
+    };
+    let made = make(&input.source()?)?;
+    println!("{}", made.display());
+    Ok(())
+}
+
+impl Input {
+    fn source(&self) -> anyhow::Result<Source> {
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => build()?,
+        };
+        let bytes =
+            fs::read(&program).with_context(|| format!("cannot read `{}`", program.display()))?;
+        let target = Target::of(&bytes)
+            .with_context(|| format!("`{}` cannot be packaged", program.display()))?;
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot make `{}`", self.out.display()))?;
+        Ok(Source {
+            program,
+            target,
+            version: match &self.version {
+                Some(version) => version.clone(),
+                None => version()?,
+            },
+            epoch: epoch()?,
+            out_dir: self.out.clone(),
+        })
+    }
+}
+
+fn build() -> anyhow::Result<PathBuf> {
+    run_to_end(cargo_command().args(["build", "--profile", "dist", "--package", "mesh-cli"]))?;
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("dist/mesh"))
+}
+
+fn version() -> anyhow::Result<String> {
+    let metadata = workspace()?;
+    let package = metadata
+        .packages
+        .iter()
+        .find(|package| package.name.as_str() == "mesh-cli")
+        .context("the workspace has no `mesh-cli`")?;
+    Ok(package.version.to_string())
+}
+
+/// `SOURCE_DATE_EPOCH`, else the time of the last commit.
+fn epoch() -> anyhow::Result<u64> {
+    if let Ok(text) = env::var("SOURCE_DATE_EPOCH") {
+        return text.parse().context("SOURCE_DATE_EPOCH is no number");
+    }
+    let text = output(
+        Command::new("git")
+            .args(["log", "-1", "--format=%ct"])
+            .current_dir(root()),
+    )
+    .context("no time for the package's files: set SOURCE_DATE_EPOCH")?;
+    Ok(text.trim().parse()?)
+}
+
+/// What a command prints.
+fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` failed: {}", shown(command), words.trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A text file of the workspace.
+fn text_of(path: &str) -> anyhow::Result<String> {
+    fs::read_to_string(root().join(path)).with_context(|| format!("cannot read `{path}`"))
+}
+
+/// Writes a file and the directories above it, whatever the umask.
+fn put(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let dir = path.parent().context("a file without a directory")?;
+    fs::create_dir_all(dir)?;
+    fs::write(path, bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// Puts the program there, without what only a debugger reads.
+fn put_program(source: &Source, path: &Path) -> anyhow::Result<()> {
+    put(path, &fs::read(&source.program)?, 0o755)?;
+    // A Mach-O file is left as its linker signed it.
+    if source.target.is_elf() {
+        output(
+            Command::new("strip")
+                .args(["--strip-unneeded", "--remove-section=.comment"])
+                .arg(path),
+        )?;
+    }
+    Ok(())
+}
+
+/// Gives everything below `dir`, and itself, one time and directories one mode.
+fn settle(dir: &Path, epoch: u64) -> anyhow::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            settle(&entry.path(), epoch)?;
+        } else {
+            set_time(&entry.path(), epoch)?;
+        }
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    set_time(dir, epoch)
+}
+
+fn set_time(path: &Path, epoch: u64) -> anyhow::Result<()> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch);
+    Ok(File::open(path)?.set_modified(time)?)
+}
