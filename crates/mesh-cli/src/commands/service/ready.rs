@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a fresh agent may take until a controller admitted it, before it is told how it stands.
+const ADMISSION: Duration = Duration::from_secs(5);
+
 /// Between two questions.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -31,24 +34,36 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// It does not answer in time.
 pub(super) fn wait(layout: &Layout) -> Result<String, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let started = Instant::now();
     loop {
+        let waited = started.elapsed();
         match ask(layout) {
-            Ok(text) => return Ok(text),
-            Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
-            Err(_) => {
-                let error = anyhow!(
-                    "the {} is installed, and does not answer within {} s",
-                    layout.daemon,
-                    PATIENCE.as_secs()
-                );
-                let log = log(layout);
-                return Err(Failure::new(Exit::Unreachable, error).hint(format!(
-                    "{log} says why; `mesh service status` shows the service"
-                )));
-            }
+            Ok(said) if said.is_settled || waited > ADMISSION => return Ok(said.text),
+            Ok(_) => {}
+            Err(_) if waited < PATIENCE => {}
+            Err(_) => return Err(silent(layout)),
         }
+        thread::sleep(LOOK);
     }
+}
+
+fn silent(layout: &Layout) -> Failure {
+    let error = anyhow!(
+        "the {} is installed, and does not answer within {} s",
+        layout.daemon,
+        PATIENCE.as_secs()
+    );
+    let log = log(layout);
+    Failure::new(Exit::Unreachable, error).hint(format!(
+        "{log} says why; `mesh service status` shows the service"
+    ))
+}
+
+/// How a daemon is.
+struct Said {
+    text: String,
+    /// Whether there is no reason to ask again.
+    is_settled: bool,
 }
 
 /// Where the daemon's words are, as a command.
@@ -59,17 +74,23 @@ pub(super) fn log(layout: &Layout) -> String {
     }
 }
 
-fn ask(layout: &Layout) -> Result<String, Failure> {
+fn ask(layout: &Layout) -> Result<Said, Failure> {
     match layout.daemon {
         Daemon::Agent => {
             let agent = client::Daemon::agent(&layout.socket);
-            Ok(agent_text(&block_on(agent.get("/v1/status", LIMIT))?))
+            let status: Status = block_on(agent.get("/v1/status", LIMIT))?;
+            Ok(Said {
+                text: agent_text(&status),
+                is_settled: status.node.admitted,
+            })
         }
         Daemon::Controller => {
             let controller = client::Daemon::controller(&layout.socket);
-            Ok(controller_text(&block_on(
-                controller.get("/v1/status", LIMIT),
-            )?))
+            let report: ControllerReport = block_on(controller.get("/v1/status", LIMIT))?;
+            Ok(Said {
+                text: controller_text(&report),
+                is_settled: true,
+            })
         }
     }
 }

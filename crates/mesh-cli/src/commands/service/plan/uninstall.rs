@@ -96,7 +96,8 @@ fn purge_files(facts: &Facts, layout: &Layout, is_last: bool, plan: &mut Plan) {
     if !is_last {
         return;
     }
-    for user in &facts.record.users {
+    // The group `mesh` goes with its user once nobody else is in it.
+    for user in facts.record.users.iter().rev() {
         match layout.manager {
             Manager::Systemd => {
                 let prefix = facts.other_root.as_ref();

@@ -1,0 +1,112 @@
+//! Services as people install them, in a booted system that is thrown away afterwards.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use mesh_lab::program_under_test;
+use tempfile::TempDir;
+
+fn workspace() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap().to_owned()
+}
+
+/// The program without what only a debugger reads, as packages have it.
+fn stripped(dir: &TempDir) -> PathBuf {
+    let program = dir.path().join("mesh");
+    let status = Command::new("strip")
+        .arg(program_under_test().unwrap())
+        .arg("-o")
+        .arg(&program)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    program
+}
+
+/// Boots, puts `files` into `/opt/release`, and runs `tests/service/SCRIPT` there. `false`: this machine
+/// cannot boot a system, which is said.
+fn boot(script: &str, files: &[(&Path, &str)]) -> bool {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
+        println!("skipped: booting a system needs root and /dev/net/tun");
+        return false;
+    }
+    let scripts = workspace().join("tests/service");
+    let mut command = Command::new("bash");
+    command.arg(workspace().join("tests/setup/boot-units.sh"));
+    let common = scripts.join("common.sh");
+    for (file, name) in files
+        .iter()
+        .copied()
+        .chain([(common.as_path(), "common.sh")])
+    {
+        command.arg("-b");
+        command.arg(format!("{}=/opt/release/{name}", file.display()));
+    }
+    let output = command
+        .arg("--")
+        .arg(scripts.join(script))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    true
+}
+
+#[test]
+fn a_newcomer_installs_both_daemons_and_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    boot("install.sh", &[(&stripped(&dir), "mesh")]);
+}
+
+#[test]
+fn the_debian_package_installs_upgrades_and_purges() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = stripped(&dir);
+    // Other bytes, the same behaviour: what a new release is to its predecessor.
+    let second = dir.path().join("next");
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes.push(0);
+    std::fs::write(&second, bytes).unwrap();
+    let first = package(&first, "1.0.0", dir.path());
+    let second = package(&second, "1.0.1", dir.path());
+    boot(
+        "debian.sh",
+        &[(&first, "first.deb"), (&second, "second.deb")],
+    );
+}
+
+fn package(program: &Path, version: &str, out: &Path) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(workspace())
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--",
+            "package",
+            "deb",
+        ])
+        .args(["--version", version, "--program"])
+        .arg(program)
+        .arg("--out")
+        .arg(out)
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output:?}\n{words}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    PathBuf::from(said.lines().last().unwrap())
+}
