@@ -98,7 +98,8 @@ fn package(program: &Path, version: &str, out: &Path) -> PathBuf {
             "package",
             "deb",
         ])
-        .args(["--version", version, "--program"])
+        // Compressing well is what takes the time.
+        .args(["--version", version, "--level", "0", "--program"])
         .arg(program)
         .arg("--out")
         .arg(out)

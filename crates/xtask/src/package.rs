@@ -42,6 +42,9 @@ struct Input {
     /// Its version; left out, the workspace's
     #[arg(long)]
     version: Option<String>,
+    /// How much the package is compressed, from 0 to 9
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(0..=9))]
+    level: u8,
     /// Where the package goes
     #[arg(long, value_name = "DIR", default_value = "target/package")]
     out: PathBuf,
@@ -54,6 +57,8 @@ struct Source {
     version: String,
     /// The time of everything in the package, in seconds since 1970.
     epoch: u64,
+    /// From 0 to 9.
+    level: u8,
     out_dir: PathBuf,
 }
 
@@ -87,6 +92,7 @@ impl Input {
                 None => version()?,
             },
             epoch: epoch()?,
+            level: self.level,
             out_dir: self.out.clone(),
         })
     }
@@ -180,4 +186,76 @@ fn settle(dir: &Path, epoch: u64) -> anyhow::Result<()> {
 fn set_time(path: &Path, epoch: u64) -> anyhow::Result<()> {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch);
     Ok(File::open(path)?.set_modified(time)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The packages of a small program.
+    fn make(make: fn(&Source) -> anyhow::Result<PathBuf>) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = PathBuf::from("/bin/true");
+        let source = Source {
+            target: Target::of(&fs::read(&program).unwrap()).unwrap(),
+            program,
+            version: "1.2.3".to_owned(),
+            epoch: 1_700_000_000,
+            level: 6,
+            out_dir: dir.path().to_owned(),
+        };
+        let made = make(&source).unwrap();
+        (dir, made)
+    }
+
+    #[test]
+    fn packages_made_twice_are_the_same_bytes() {
+        for kind in [deb::make, tarball::make] {
+            let (first, second) = (make(kind), make(kind));
+            assert_eq!(first.1.file_name(), second.1.file_name());
+            assert_eq!(fs::read(first.1).unwrap(), fs::read(second.1).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_debian_package_brings_every_unit_and_no_configuration() {
+        let (_dir, package) = make(deb::make);
+        let files = output(Command::new("dpkg-deb").arg("--contents").arg(&package)).unwrap();
+        for unit in fs::read_dir(root().join("systemd")).unwrap() {
+            let name = unit.unwrap().file_name().into_string().unwrap();
+            let name = name.replace(".sysusers", "").replace(".tmpfiles", "");
+            assert!(files.contains(&name), "{name} is not in:\n{files}");
+        }
+        let mut plain_files = files.lines().filter(|line| line.starts_with('-'));
+        assert!(
+            !plain_files.any(|line| line.contains("./etc/")),
+            "configuration is the user's:\n{files}"
+        );
+        let control = output(Command::new("dpkg-deb").arg("--field").arg(&package)).unwrap();
+        assert!(control.contains("Version: 1.2.3\n"), "{control}");
+        assert!(control.contains("Depends: libc6"), "{control}");
+        assert!(
+            !control.contains('@') || control.matches('@').count() == 1,
+            "{control}"
+        );
+    }
+
+    #[test]
+    fn the_archive_holds_the_program_and_its_licences() {
+        let (_dir, archive) = make(tarball::make);
+        let name = format!("mesh-1.2.3-linux-{}", env::consts::ARCH);
+        assert_eq!(
+            archive.file_name().unwrap().to_str().unwrap(),
+            format!("{name}.tar.gz")
+        );
+        let files = output(Command::new("tar").args(["--list", "--file"]).arg(&archive)).unwrap();
+        let files: Vec<_> = files
+            .lines()
+            .filter_map(|file| file.strip_prefix(&name))
+            .collect();
+        assert_eq!(
+            files,
+            ["/", "/LICENSE-APACHE", "/LICENSE-MIT", "/README", "/mesh"]
+        );
+    }
 }

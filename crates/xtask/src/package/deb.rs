@@ -27,6 +27,8 @@ pub(super) fn make(source: &Source) -> anyhow::Result<PathBuf> {
     let dir = work.path().join("package");
     put_program(source, &dir.join("usr/bin/mesh"))?;
     put_units(&dir)?;
+    // Empty: identity and configuration are the user's.
+    fs::create_dir_all(dir.join("etc/mesh"))?;
     put_docs(source, &dir)?;
     for script in SCRIPTS {
         let text = text_of(&format!("packaging/debian/{script}"))?;
@@ -54,7 +56,9 @@ pub(super) fn make(source: &Source) -> anyhow::Result<PathBuf> {
     let made = source.out_dir.join(name);
     output(
         Command::new("dpkg-deb")
-            .args(["--root-owner-group", "-Zxz", "--threads-max=1", "--build"])
+            .args(["--root-owner-group", "-Zxz", "--threads-max=1"])
+            .arg(format!("-z{}", source.level))
+            .arg("--build")
             .arg(&dir)
             .arg(&made)
             .env("SOURCE_DATE_EPOCH", source.epoch.to_string()),

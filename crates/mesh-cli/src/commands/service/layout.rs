@@ -117,16 +117,6 @@ impl Layout {
             Manager::Launchd => macos(daemon),
         }
     }
-
-    /// Where systemd-sysusers reads the accounts from.
-    pub(super) fn sysusers() -> &'static Path {
-        Path::new(SYSUSERS)
-    }
-
-    /// Where systemd-tmpfiles reads of [`RUN_DIR`].
-    pub(super) fn tmpfiles() -> &'static Path {
-        Path::new(TMPFILES)
-    }
 }
 
 fn linux(daemon: Daemon) -> Layout {

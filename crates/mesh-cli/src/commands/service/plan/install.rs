@@ -13,6 +13,9 @@ use crate::commands::service::{
 /// The ids that this gives to accounts on macOS: below 500 they are hidden, and Apple's own end below 400.
 const MACOS_IDS: std::ops::Range<u32> = 440..500;
 
+/// What systemd-sysusers and systemd-tmpfiles look for in their folders.
+const CONF: &str = "mesh.conf";
+
 /// What comes of the service once everything is in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::commands::service) enum Start {
@@ -117,7 +120,9 @@ impl Planner<'_> {
     }
 
     fn dir(&mut self, path: &Path, why: &str) {
-        if !self.facts.is_there(path) {
+        let is_planned =
+            |step: &Step| matches!(step, Step::MakeDir { path: other, .. } if other == path);
+        if !self.facts.is_there(path) && !self.plan.steps.iter().any(is_planned) {
             self.record.dirs.insert(path.to_owned());
             self.step(Step::MakeDir {
                 path: path.to_owned(),
@@ -218,8 +223,7 @@ impl Planner<'_> {
         if !missing.is_empty() && self.facts.has_sysusers {
             let mut words = vec!["systemd-sysusers"];
             words.extend(root.as_deref());
-            let file = Layout::sysusers().display().to_string();
-            words.push(&file);
+            words.push(CONF);
             self.step(step(&words));
         } else {
             for user in missing {
@@ -243,8 +247,7 @@ impl Planner<'_> {
         }
         // The next boot makes the directory by itself; the first start is before that.
         if self.facts.other_root.is_none() && !self.facts.is_there(RUN_DIR) {
-            let file = Layout::tmpfiles().display().to_string();
-            self.step(run(["systemd-tmpfiles", "--create", &file]));
+            self.step(run(["systemd-tmpfiles", "--create", CONF]));
         }
     }
 
