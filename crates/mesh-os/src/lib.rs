@@ -12,12 +12,14 @@
 pub mod clock;
 #[cfg(any(target_os = "macos", test))]
 mod darwin;
+pub mod confine;
 pub mod file;
 pub mod identity;
 pub mod link;
 pub mod log_file;
 #[cfg(target_os = "linux")]
 pub mod netlink;
+pub mod notify;
 pub mod poll;
 pub mod privilege;
 pub mod socket;
