@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use mesh_control::{Connection, Expect};
 use mesh_inventory::roster::{self, Role, Roster, RosterError, RosterRefused};
+use mesh_os::{confine::Confinement, host};
 use mesh_types::{IdentitySeed, MachineName, NodeId, PublicIdentity, Serial};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -42,6 +43,8 @@ pub(crate) struct Agent {
     /// `None` only in tests, which may not make devices.
     pub(crate) device: Option<Device>,
     pub(crate) logs: LogRing,
+    /// What holds this process back; nothing is said of it in tests.
+    pub(crate) confinement: OnceLock<Confinement>,
     controllers: Mutex<BTreeMap<HostPort, Controller>>,
     /// One roster is judged, stored and applied at a time.
     taking: tokio::sync::Mutex<()>,
@@ -101,6 +104,7 @@ impl Agent {
             overlay,
             device,
             logs,
+            confinement: OnceLock::new(),
             controllers: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
         })
@@ -269,6 +273,5 @@ pub(crate) fn controller_keys(roster: &Roster) -> Vec<NodeId> {
 
 /// The first label of the host's name, if it is a machine name.
 fn host_name() -> Option<MachineName> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    name.trim_end().split('.').next()?.parse().ok()
+    host::name()?.split('.').next()?.parse().ok()
 }

@@ -19,7 +19,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = "/etc/mesh/agent.toml";
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "network",
     "signers",
     "controllers",
@@ -32,6 +32,7 @@ const KEYS: [&str; 12] = [
     "min_serial",
     "name",
     "user",
+    "confine",
 ];
 
 /// What the file must say.
@@ -70,6 +71,8 @@ pub struct Config {
     pub name: Option<MachineName>,
     /// `user`: the account to change to. Default: `mesh` if there is one, else `nobody`.
     pub user: Option<String>,
+    /// `confine`: whether the agent takes from itself what it does not need after its start. Default: true.
+    pub confine: bool,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -134,6 +137,7 @@ struct Raw {
     min_serial: Option<u64>,
     name: Option<String>,
     user: Option<String>,
+    confine: Option<bool>,
 }
 
 impl Config {
@@ -236,6 +240,7 @@ impl File<'_> {
                 .map(|name| self.parse_one("name", &name))
                 .transpose()?,
             user: raw.user,
+            confine: raw.confine.unwrap_or(true),
         })
     }
 

@@ -3,18 +3,25 @@
 //! Everything that needs privileges is opened in the main thread while it is the only one; then the
 //! privileges go, for good; then the data plane's threads and the runtime start.
 
-use std::{net::SocketAddr, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
+    confine::{Confinement, Needs, confine},
     file,
     identity::read_identity,
+    notify::{Notifier, watchdog},
     privilege::{self, Keep, UserChange},
     udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
 };
-use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -31,6 +38,7 @@ use crate::{
     gossip, local,
     logs::LogRing,
     overlay::{News, Overlay},
+    pulse::{self, Pulse},
     reload, rumours,
     stored::StoredRoster,
     underlay,
@@ -45,6 +53,9 @@ const RUNTIME_THREADS: usize = 2;
 /// What the agent goes on with: interface and routes follow each roster.
 const KEEP: Keep = Keep::NetAdmin;
 
+/// Where a name server answers over TCP what does not fit into a datagram (RFC 7766).
+const DNS_PORT: u16 = 53;
+
 /// What start-up opened.
 struct Opened {
     agent: Arc<Agent>,
@@ -52,6 +63,8 @@ struct Opened {
     threads: Threads,
     listener: UnixListener,
     socket_file: SocketFile,
+    notifier: Arc<Notifier>,
+    pulse: Arc<Pulse>,
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Must be called in a process with a single thread.
@@ -62,21 +75,36 @@ struct Opened {
 ///
 /// What keeps the agent from starting, with the next step in words.
 pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
-    let opened = open(config, logs)?;
+    let opened = open(config, &path, logs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(&opened.agent, opened.news, opened.listener, path));
-    opened.threads.stop();
+    let Opened {
+        agent,
+        news,
+        threads,
+        listener,
+        socket_file,
+        notifier,
+        pulse,
+    } = opened;
+    let result = runtime.block_on(async {
+        let feeding = tokio::spawn(pulse::feed(pulse, notifier.clone()));
+        let result = serve(&agent, news, listener, path, &notifier).await;
+        feeding.abort();
+        result
+    });
+    threads.stop();
     // The tasks hold the sockets and the device; nothing of them stays behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    drop(opened.socket_file);
+    drop(socket_file);
     result
 }
 
-fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
+fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
+    let notifier = Notifier::from_environment().context("cannot reach the service manager")?;
     let identity = read_identity(&config.identity_file)?;
     let state_dir = &config.state_dir;
     file::make_private_dir(state_dir).with_context(|| {
@@ -98,6 +126,8 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
     }
+    let confinement = confinement(&config, path);
+    let pulse = Pulse::new(watchdog());
     let (overlay, news) = Overlay::new(
         &identity,
         config.network.prefix().agent_address(),
@@ -105,15 +135,35 @@ fn open(config: Config, logs: LogRing) -> anyhow::Result<Opened> {
         socket,
     );
     let overlay = Arc::new(overlay);
-    let threads = Threads::start(&overlay, &device.tun).context("cannot start the data plane")?;
+    let threads =
+        Threads::start(&overlay, &device.tun, &pulse).context("cannot start the data plane")?;
     let agent = Agent::new(identity, config, roster, overlay, Some(device), logs);
+    let _ = agent.confinement.set(confinement);
     Ok(Opened {
         agent,
         news,
         threads,
         listener,
         socket_file,
+        notifier: Arc::new(notifier),
+        pulse,
     })
+}
+
+/// Takes from the process what it does not need any more. The threads that it starts inherit that.
+fn confinement(config: &Config, path: &Path) -> Confinement {
+    if !config.confine {
+        warn!("not confined: `confine = false`");
+        return Confinement::switched_off();
+    }
+    let mut needs = Needs::new(
+        [path],
+        std::iter::once(&*config.state_dir).chain(config.socket.parent()),
+    );
+    needs.tcp_connect.push(DNS_PORT);
+    let confinement = confine(&needs);
+    info!(%confinement, "confined");
+    confinement
 }
 
 async fn serve(
@@ -121,6 +171,7 @@ async fn serve(
     news: mpsc::Receiver<News>,
     listener: UnixListener,
     config_path: PathBuf,
+    notifier: &Notifier,
 ) -> anyhow::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -142,7 +193,7 @@ async fn serve(
     tasks.spawn(reload::watch(agent.clone(), config_path));
     let ready = async {
         address_or_patience(agent).await;
-        notify(&[NotifyState::Ready]);
+        notify(notifier, "READY=1");
         info!("agent ready");
         std::future::pending::<()>().await;
     };
@@ -159,7 +210,7 @@ async fn serve(
         }
     }
     info!("stopping");
-    notify(&[NotifyState::Stopping]);
+    notify(notifier, "STOPPING=1");
     tasks.shutdown().await;
     Ok(())
 }
@@ -228,8 +279,8 @@ fn bind(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
     UdpSocket::bind_address(listen).context("cannot open the UDP port of the data plane")
 }
 
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+fn notify(notifier: &Notifier, state: &str) {
+    if let Err(error) = notifier.say(state) {
         debug!(%error, "could not notify the service manager");
     }
 }

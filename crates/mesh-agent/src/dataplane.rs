@@ -25,7 +25,10 @@ use mesh_types::Instant;
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes, is_data};
 use tracing::{debug, error};
 
-use crate::overlay::Overlay;
+use crate::{
+    overlay::Overlay,
+    pulse::{Part, Pulse},
+};
 
 /// Packets read from the TUN at a time: enough for one run of segmentation offload (64), few enough that
 /// the first one waits tens of microseconds at most.
@@ -57,24 +60,34 @@ struct Stop {
 
 impl Threads {
     /// Starts carrying packets between `tun` and the overlay's socket.
-    pub(crate) fn start(overlay: &Arc<Overlay>, tun: &Arc<Tun>) -> io::Result<Self> {
+    pub(crate) fn start(
+        overlay: &Arc<Overlay>,
+        tun: &Arc<Tun>,
+        pulse: &Arc<Pulse>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(Stop {
             stopped: AtomicBool::new(false),
             wake: Wake::new()?,
         });
         let timers = spawn("mesh-timers", {
-            let (overlay, stop) = (overlay.clone(), stop.clone());
-            move || run_timers(&overlay, &stop)
+            let (overlay, stop, pulse) = (overlay.clone(), stop.clone(), pulse.clone());
+            move || run_timers(&overlay, &stop, &pulse)
         })?;
         overlay.set_timer_thread(timers.thread().clone());
         overlay.wake_timer();
         let outbound = spawn("mesh-outbound", {
             let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
-            move || carry("outbound", &stop, || outbound(&overlay, &tun, &stop))
+            let pulse = pulse.clone();
+            move || {
+                carry("outbound", &stop, || {
+                    outbound(&overlay, &tun, &stop, &pulse)
+                })
+            }
         })?;
         let inbound = spawn("mesh-inbound", {
             let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
-            move || carry("inbound", &stop, || inbound(&overlay, &tun, &stop))
+            let pulse = pulse.clone();
+            move || carry("inbound", &stop, || inbound(&overlay, &tun, &stop, &pulse))
         })?;
         Ok(Self {
             stop,
@@ -115,7 +128,7 @@ fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<
 }
 
 /// From the TUN to the network.
-fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
+fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
     let mut batch = PacketBatch::new(
         BATCH_PACKETS,
         PACKET_BYTES_MAX,
@@ -124,8 +137,9 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
     );
     let mut sending = SendBatch::new();
     while !stop.is_stopped() {
+        pulse.beat(Part::Outbound);
         if tun.recv(&mut batch)? == 0 {
-            wait_readable(tun, &stop.wake, None)?;
+            wait_readable(tun, &stop.wake, pulse.nap())?;
             continue;
         }
         let now = clock::now();
@@ -164,11 +178,12 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
 }
 
 /// From the network to the TUN.
-fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop) -> io::Result<()> {
+fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
     let mut batch = RecvBatch::new();
     while !stop.is_stopped() {
+        pulse.beat(Part::Inbound);
         if !overlay.socket.recv(&mut batch)? {
-            wait_readable(&overlay.socket, &stop.wake, None)?;
+            wait_readable(&overlay.socket, &stop.wake, pulse.nap())?;
             continue;
         }
         let now = clock::now();
@@ -207,10 +222,12 @@ pub(crate) fn open<'a>(
     }
 }
 
-fn run_timers(overlay: &Overlay, stop: &Stop) {
+fn run_timers(overlay: &Overlay, stop: &Stop, pulse: &Pulse) {
     while !stop.is_stopped() {
-        match overlay.run_timers() {
-            Some(sleep) => thread::park_timeout(sleep.min(TIMER_SLEEP_MAX)),
+        let sleep = overlay.run_timers().map(|sleep| sleep.min(TIMER_SLEEP_MAX));
+        pulse.beat(Part::Timers);
+        match sleep.into_iter().chain(pulse.nap()).min() {
+            Some(sleep) => thread::park_timeout(sleep),
             None => thread::park(),
         }
     }

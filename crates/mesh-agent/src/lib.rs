@@ -22,6 +22,7 @@ mod local;
 mod logs;
 mod overlay;
 mod peers;
+mod pulse;
 mod reload;
 mod remembered;
 mod rumours;

@@ -71,6 +71,7 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
     differs("group", read.group != current.group);
     differs("name", read.name != current.name);
     differs("user", read.user != current.user);
+    differs("confine", read.confine != current.confine);
     let next = Config {
         signers: read.signers,
         controllers: read.controllers,

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mesh_api::{ControllerStatus, Ping, RosterStatus, SelfStatus, Status, VERSION};
+use mesh_api::{
+    ConfinementStatus, ControllerStatus, Ping, RosterStatus, SelfStatus, Status, VERSION,
+};
 use mesh_inventory::roster::{Member, Role, Roster};
 use mesh_types::{MachineName, MemberKey, NodeId};
 
@@ -38,6 +40,13 @@ pub(crate) fn status(agent: &Agent) -> Status {
             .map(|roster| peers(roster, &agent.public().node_id(), &links, &scene))
             .unwrap_or_default(),
         dns: None,
+        confinement: agent
+            .confinement
+            .get()
+            .map(|confinement| ConfinementStatus {
+                in_force: confinement.in_force.clone(),
+                missing: confinement.missing.clone(),
+            }),
         warnings: warnings(agent, &scene),
     }
 }

@@ -36,9 +36,21 @@ pub struct Status {
     /// Whether names are answered here; `None`: the agent is of a release that cannot.
     #[serde(default)]
     pub dns: Option<DnsStatus>,
+    /// What holds the agent's process back; `None`: nothing was said of it.
+    #[serde(default)]
+    pub confinement: Option<ConfinementStatus>,
     /// What is odd although it works, such as `clock differs by 9 min`.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What the agent's process took from itself at its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfinementStatus {
+    /// What is held back, such as `files`.
+    pub in_force: Vec<String>,
+    /// What is not, each with the reason.
+    pub missing: Vec<String>,
 }
 
 /// This machine.

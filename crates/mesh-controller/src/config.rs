@@ -16,7 +16,7 @@ pub const DEFAULT_SOCKET: &str = "/run/mesh/controller.sock";
 /// Where the configuration is unless said otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/mesh/controller.toml";
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "network",
     "signers",
     "identity_file",
@@ -28,6 +28,7 @@ const KEYS: [&str; 11] = [
     "socket",
     "group",
     "user",
+    "confine",
 ];
 
 /// The controller's configuration. A file with the two required keys is
@@ -70,6 +71,9 @@ pub struct Config {
     pub group: Option<String>,
     /// The account to change to when started as root; left out: `mesh` if there is one, else `nobody`.
     pub user: Option<String>,
+    /// Whether the controller takes from itself what it does not need after its start.
+    #[serde(default = "confine")]
+    pub confine: bool,
 }
 
 /// Why a configuration is refused.
@@ -175,6 +179,10 @@ fn nearest(key: &str) -> Option<&'static str> {
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 3 + 1)
         .map(|(_, known)| known)
+}
+
+const fn confine() -> bool {
+    true
 }
 
 fn listen() -> SocketAddr {

@@ -1,19 +1,28 @@
 //! Start, run, stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use mesh_control::Server;
-use mesh_os::{unix, watch::FileWatch};
-use sd_notify::NotifyState;
+use mesh_os::{
+    confine::{Needs, confine},
+    notify::{Notifier, watchdog},
+    unix,
+    watch::FileWatch,
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::oneshot,
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Config,
@@ -38,6 +47,7 @@ pub struct Running {
     tasks: JoinSet<()>,
     watch: Option<FileWatch>,
     config_path: Option<PathBuf>,
+    notifier: Option<Notifier>,
     http_address: Option<SocketAddr>,
     _socket: unix::SocketFile,
     store: std::thread::JoinHandle<()>,
@@ -50,25 +60,47 @@ pub struct Running {
 ///
 /// Whatever keeps it from starting, with the next step.
 pub fn run(config: Config, config_path: PathBuf) -> Result<(), StartError> {
+    let notifier = Notifier::from_environment().context("cannot reach the service manager")?;
     let opened = Opened::open(config)?;
     opened.drop_privileges()?;
+    confine_to(&opened.config, &config_path);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve_until_told(opened, config_path))?;
+        .block_on(serve_until_told(opened, config_path, notifier))?;
     Ok(())
 }
 
-async fn serve_until_told(opened: Opened, config_path: PathBuf) -> anyhow::Result<()> {
+/// Takes from the process what it does not need any more. The threads that it starts inherit that.
+fn confine_to(config: &Config, config_path: &Path) {
+    if !config.confine {
+        warn!("not confined: `confine = false`");
+        return;
+    }
+    let watched = [&config.inventory, &config.roster].into_iter().flatten();
+    let needs = Needs::new(
+        std::iter::once(config_path).chain(watched.map(PathBuf::as_path)),
+        std::iter::once(&*config.state_dir).chain(config.socket.parent()),
+    );
+    let confinement = confine(&needs);
+    info!(%confinement, "confined");
+}
+
+async fn serve_until_told(
+    opened: Opened,
+    config_path: PathBuf,
+    notifier: Notifier,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let (stop, stopped) = oneshot::channel();
     let mut running = Running::serve(opened).await?;
     running.config_path = Some(config_path);
-    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+    if let Err(error) = notifier.say("READY=1") {
         warn!(%error, "the service manager was not told of the start");
     }
+    running.notifier = Some(notifier);
     let signals = tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -156,6 +188,7 @@ impl Running {
             tasks,
             watch,
             config_path: None,
+            notifier: None,
             http_address,
             _socket: socket_file,
             store: opened.thread,
@@ -179,9 +212,15 @@ impl Running {
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut mend = interval(MEND);
         mend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut feed = watchdog().map(|period| interval(period / 3));
         loop {
             tokio::select! {
                 _ = &mut stop => break,
+                // From the loop that does the work, after it had every lock that the work takes.
+                () = fed(&mut feed) => {
+                    drop(self.controller.core());
+                    self.say("WATCHDOG=1");
+                }
                 () = changed(&mut self.watch) => self.controller.refresh().await,
                 () = hung_up(&mut reload) => self.reload().await,
                 _ = tidy.tick() => self.controller.tidy().await,
@@ -189,14 +228,20 @@ impl Running {
             }
         }
         info!("controller stops");
-        // A service manager that is not there needs no word.
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        self.say("STOPPING=1");
         self.server.shutdown().await;
         self.tasks.shutdown().await;
         self.controller.put_away();
         drop(self.controller);
         // The last one to hand work over is gone, so this ends when all of it is on the disk.
         let _ = tokio::task::spawn_blocking(move || self.store.join()).await;
+    }
+
+    /// Says a word to the service manager; one that is not there needs none.
+    fn say(&self, word: &str) {
+        if let Some(Err(error)) = self.notifier.as_ref().map(|notifier| notifier.say(word)) {
+            debug!(%error, word, "the service manager was not told");
+        }
     }
 
     async fn reload(&self) {
@@ -242,6 +287,15 @@ where
 async fn changed(watch: &mut Option<FileWatch>) {
     match watch {
         Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn fed(feed: &mut Option<Interval>) {
+    match feed {
+        Some(feed) => {
+            feed.tick().await;
+        }
         None => std::future::pending().await,
     }
 }

@@ -10,10 +10,11 @@
 //! [`poll::wait_readable`] sleeps until there is something to read or somebody calls [`poll::Wake::wake`].
 
 pub mod clock;
+pub mod confine;
 #[cfg(any(target_os = "macos", test))]
 mod darwin;
-pub mod confine;
 pub mod file;
+pub mod host;
 pub mod identity;
 pub mod link;
 pub mod log_file;

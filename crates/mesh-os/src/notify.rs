@@ -1,7 +1,9 @@
 //! Words to the service manager, as sd_notify(3) has them.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsStr,
+    io,
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
         unix::net::{SocketAddr, UnixDatagram},
@@ -31,8 +33,17 @@ impl Notifier {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else {
             return Ok(Self { socket: None });
         };
+        Self::connect(&name)
+    }
+
+    /// Connects to the socket `name`: a path, or on Linux `@` and an abstract name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Notifier::from_environment`].
+    pub fn connect(name: &OsStr) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect_addr(&address(&name)?)?;
+        socket.connect_addr(&address(name)?)?;
         // A service manager that does not read must not hold the daemon up for long.
         socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
@@ -77,7 +88,7 @@ pub fn watchdog() -> Option<Duration> {
     Some(Duration::from_micros(micros)).filter(|period| !period.is_zero())
 }
 
-fn address(name: &std::ffi::OsStr) -> io::Result<SocketAddr> {
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     if let Some(name) = name.as_encoded_bytes().strip_prefix(b"@") {
         use std::os::linux::net::SocketAddrExt as _;
@@ -103,13 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
-        let socket = UnixDatagram::unbound().unwrap();
-        socket
-            .connect_addr(&address(path.as_os_str()).unwrap())
-            .unwrap();
-        let notifier = Notifier {
-            socket: Some(socket),
-        };
+        let notifier = Notifier::connect(path.as_os_str()).unwrap();
         notifier.say("READY=1").unwrap();
         let mut bytes = [0; 64];
         let length = manager.recv(&mut bytes).unwrap();

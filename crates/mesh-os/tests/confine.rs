@@ -295,10 +295,8 @@ fn a_compromised_thread_reaches_no_other_process() {
             let signalled = unsafe { libc::syscall(libc::SYS_tgkill, parent, parent, 0) };
             assert_eq!(Errno::result(signalled), Err(Errno::EPERM));
             // SAFETY: as above.
-            assert_eq!(
-                Errno::result(unsafe { libc::kill(parent, 0) }),
-                Err(Errno::ENOSYS)
-            );
+            let signalled = unsafe { libc::kill(parent, 0) };
+            assert_eq!(Errno::result(signalled), Err(Errno::ENOSYS));
             assert_eq!(
                 socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
                 Err(Errno::EPERM)
@@ -342,6 +340,7 @@ fn a_confined_daemon_has_what_it_needs() {
                 ..
             } = inside;
             // Files: whole replacement with fsync, and a configuration that another replaces.
+            fs::create_dir_all(room.join("state")).unwrap();
             for dir in ["state", "run"] {
                 let path = room.join(dir).join("roster.json");
                 write_atomic(&path, b"one", 0o600).unwrap();
@@ -373,9 +372,10 @@ fn a_confined_daemon_has_what_it_needs() {
                 .unwrap();
             runtime.block_on(async {
                 let kind = tokio::signal::unix::SignalKind::hangup();
-                tokio::signal::unix::signal(kind).unwrap();
+                let _hangup = tokio::signal::unix::signal(kind).unwrap();
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-                tokio::net::lookup_host("localhost:1").await.unwrap();
+                let mut found = tokio::net::lookup_host("localhost:1").await.unwrap();
+                assert!(found.next().is_some());
             });
             notifier.say("READY=1").unwrap();
         },

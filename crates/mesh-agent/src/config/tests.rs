@@ -24,6 +24,7 @@ fn three_keys_are_enough() {
     assert_eq!(config.identity_file, Path::new("/etc/mesh/identity"));
     assert_eq!((config.name, config.user, config.group), (None, None, None));
     assert_eq!(config.min_serial, None);
+    assert!(config.confine);
 }
 
 #[test]
@@ -40,6 +41,7 @@ group = "wheel"
 min_serial = 7
 name = "galena"
 user = "meshd"
+confine = false
 "#
     ))
     .unwrap();
@@ -47,6 +49,7 @@ user = "meshd"
     assert_eq!(config.min_serial.map(Serial::get), Some(7));
     assert_eq!(config.name, Some("galena".parse().unwrap()));
     assert_eq!(config.user.as_deref(), Some("meshd"));
+    assert!(!config.confine);
     assert_eq!(config.group.as_deref(), Some("wheel"));
 }
 

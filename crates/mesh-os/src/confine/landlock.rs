@@ -79,7 +79,7 @@ fn none(confinement: &mut Confinement, reason: &str) {
 fn apply(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
     let read = AccessFs::ReadFile;
     let write = make_bitflags!(AccessFs::{
-        ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile
+        ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile
     });
     let ports = |ports: &[u16], access: AccessNet| -> Vec<Result<NetPort, RulesetError>> {
         let rule = |port: &u16| Ok(NetPort::new(*port, access));
@@ -98,8 +98,10 @@ fn apply(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
         .restrict_self()?;
     Ok(match status.ruleset {
         RulesetStatus::NotEnforced => match status.landlock {
-            LandlockStatus::Available { .. } => LandlockStatus::NotEnabled,
-            unavailable => unavailable,
+            LandlockStatus::NotImplemented => LandlockStatus::NotImplemented,
+            LandlockStatus::NotEnabled | LandlockStatus::Available { .. } => {
+                LandlockStatus::NotEnabled
+            }
         },
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => status.landlock,
     })

@@ -1,6 +1,6 @@
 //! `mesh status` as text: a value in, text out.
 
-use mesh_api::{ControllerStatus, PeerState, PeerStatus, RosterStatus, Status};
+use mesh_api::{ConfinementStatus, ControllerStatus, PeerState, PeerStatus, RosterStatus, Status};
 
 use crate::human;
 
@@ -68,12 +68,28 @@ fn header(status: &Status) -> String {
     for each in &status.controllers {
         rows.push(("controller", controller(each)));
     }
+    if let Some(confined) = &status.confinement {
+        rows.push(("confined", confinement(confined)));
+    }
     for warning in &status.warnings {
         rows.push(("warning", warning.clone()));
     }
     rows.iter()
         .map(|(label, value)| format!("{label:<11} {value}\n"))
         .collect()
+}
+
+fn confinement(confinement: &ConfinementStatus) -> String {
+    let list = |items: &[String]| match items {
+        [] => "nothing".to_owned(),
+        items => items.join(", "),
+    };
+    let in_force = list(&confinement.in_force);
+    if confinement.missing.is_empty() {
+        in_force
+    } else {
+        format!("{in_force}; not: {}", list(&confinement.missing))
+    }
 }
 
 fn roster(roster: &RosterStatus) -> String {

@@ -1,7 +1,8 @@
 use std::net::SocketAddr;
 
 use mesh_api::{
-    ControllerStatus, PathKind, PeerState, PeerStatus, RosterStatus, SelfStatus, VERSION,
+    ConfinementStatus, ControllerStatus, PathKind, PeerState, PeerStatus, RosterStatus, SelfStatus,
+    VERSION,
 };
 use mesh_types::Serial;
 
@@ -89,6 +90,10 @@ fn status() -> Status {
             peer("scheelite", PeerState::Unavailable, Some("switched off")),
         ],
         dns: None,
+        confinement: Some(ConfinementStatus {
+            in_force: vec!["files".to_owned(), "system calls".to_owned()],
+            missing: vec!["sockets by name (Landlock 9; this kernel has 7)".to_owned()],
+        }),
         warnings: vec!["clock differs by 9 min".to_owned()],
     }
 }
@@ -109,6 +114,7 @@ fn a_machine_outside_says_why() {
     status.controllers.clear();
     status.peers.clear();
     status.warnings.clear();
+    status.confinement = None;
     insta::assert_snapshot!(text(&status, false).unwrap());
 }
 
