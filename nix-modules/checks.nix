@@ -65,10 +65,12 @@ in
   warnings =
     optional (cfg.enable && cfg.controllers == [ ])
       "`services.mesh.controllers` is empty: this machine gets no roster that it has not got already. Give the controller's machine `mesh.endpoints` in the inventory, or list `host:port` here."
-    ++ optional (self != null && !self.enabled)
-      "Machine `${name}` is switched off in the inventory (`enabled = false`), so nobody talks to it."
-    ++ optional (self != null && (self.publicKey or null) == null)
-      "Machine `${name}` has no `publicKey` in the inventory, so nobody talks to it. Run `mesh keygen --machine ${name} --out ${toString cfg.identityFile}` there, and put what it prints into the inventory."
+    ++ optional (
+      self != null && !self.enabled
+    ) "Machine `${name}` is switched off in the inventory (`enabled = false`), so nobody talks to it."
+    ++
+      optional (self != null && (self.publicKey or null) == null)
+        "Machine `${name}` has no `publicKey` in the inventory, so nobody talks to it. Run `mesh keygen --machine ${name} --out ${toString cfg.identityFile}` there, and put what it prints into the inventory."
     ++
       optional (cfg.controller.enable && self != null && !lib.elem "controller" self.roles)
         "`services.mesh.controller.enable` is set, but machine `${name}` has not the role `controller` in the inventory: no agent asks it. Add `roles.controller.machines.${name} = { }` there."

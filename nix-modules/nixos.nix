@@ -8,7 +8,8 @@ let
   unit =
     name: edit:
     unitOf (units + "/${name}") (
-      section: edit (section // lib.optionalAttrs (section ? ExecStart) { ExecStart = program section.ExecStart; })
+      section:
+      edit (section // lib.optionalAttrs (section ? ExecStart) { ExecStart = program section.ExecStart; })
     );
   # The repository's units name the program where a package puts it.
   program = lib.replaceStrings [ "/usr/bin/mesh " ] [ "${cfg.package}/bin/mesh " ];
@@ -97,10 +98,18 @@ in
       };
     })
 
-    (lib.mkIf (cfg.enable && cfg.dns && cfg.settings.resolver != "none" && builtins.pathExists (units + "/mesh-resolver.path")) {
-      systemd.paths.mesh-resolver = unit "mesh-resolver.path" lib.id;
-      systemd.services.mesh-resolver = unit "mesh-resolver.service" lib.id;
-    })
+    (lib.mkIf
+      (
+        cfg.enable
+        && cfg.dns
+        && cfg.settings.resolver != "none"
+        && builtins.pathExists (units + "/mesh-resolver.path")
+      )
+      {
+        systemd.paths.mesh-resolver = unit "mesh-resolver.path" lib.id;
+        systemd.services.mesh-resolver = unit "mesh-resolver.service" lib.id;
+      }
+    )
 
     (lib.mkIf cfg.controller.enable {
       users.users.mesh-controller = {

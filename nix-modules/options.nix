@@ -26,36 +26,47 @@ let
   # The controller beside this agent is reached whatever the machine's public address is.
   ownController = lib.optional cfg.controller.enable "127.0.0.1:${toString cfg.controller.port}";
   otherControllers = fromFleet (
-    known: meshLib.controllersOf (known // { members = removeAttrs known.members [ (toString cfg.name) ]; })
+    known:
+    meshLib.controllersOf (known // { members = removeAttrs known.members [ (toString cfg.name) ]; })
   ) [ ];
 
   # What is known while the configuration is evaluated is put beside it, at a constant path, so that a change
   # is a change of the file; a path that only the machine knows is left as it is.
   isEvaluated =
-    source: lib.isAttrs source || lib.isPath source || lib.hasPrefix builtins.storeDir (toString source);
+    source:
+    lib.isAttrs source || lib.isPath source || lib.hasPrefix builtins.storeDir (toString source);
   watched =
-    kind: source:
-    if source == null then
-      null
-    else if isEvaluated source then
-      "/etc/mesh/${kind}.json"
-    else
-      source;
-
-  agentFile = toml.generate "agent.toml" (lib.filterAttrs (_: value: value != null) cfg.settings);
-  controllerFile = toml.generate "controller.toml" (
-    lib.filterAttrs (_: value: value != null) cfg.controller.settings
-  );
-
-  # A key of one of the files; null leaves it out.
-  key =
-    type: default: defaultText: description:
-    mkOption {
-      type = types.nullOr type;
-      inherit default description;
-      defaultText = lib.literalExpression defaultText;
+    kind:
+    let
+      source = cfg.controller.${kind};
+    in
+    {
+      text = "the path of `services.mesh.controller.${kind}`";
+      value =
+        if source == null then
+          null
+        else if isEvaluated source then
+          "/etc/mesh/${kind}.json"
+        else
+          source;
     };
-  unless = usual: value: if value == usual then null else value;
+  keys = import ./keys.nix { inherit lib cfg watched; };
+
+  # One of the daemons' files, read by the program while it is built: a key that it does not know fails the
+  # build, not the next start.
+  checkedFile =
+    daemon: settings:
+    let
+      name = "${daemon}.toml";
+      file = toml.generate name (lib.filterAttrs (_: value: value != null) settings);
+    in
+    if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+      pkgs.runCommand name { } ''
+        ${cfg.package}/bin/mesh ${daemon} check --config ${file}
+        cp ${file} "$out"
+      ''
+    else
+      file;
 in
 {
   options.services.mesh = {
@@ -232,38 +243,7 @@ in
       description = "What `agent.toml` says, key by key; null leaves a key out.";
       type = types.submodule {
         freeformType = toml.type;
-        options = {
-          network = key types.str cfg.network "services.mesh.network" "The network's id.";
-          signers =
-            key (types.listOf types.str) cfg.signers "services.mesh.signers"
-              "Who may sign rosters.";
-          controllers =
-            key (types.listOf types.str) cfg.controllers "services.mesh.controllers"
-              "Where rosters come from.";
-          name = key types.str cfg.name "services.mesh.name" "The name to claim.";
-          min_serial =
-            key types.ints.positive cfg.minSerial "services.mesh.minSerial"
-              "The least serial of a roster to take.";
-          interface =
-            key types.str (unless "mesh0" cfg.interface) "services.mesh.interface"
-              "The name of the interface.";
-          listen =
-            key types.str (if cfg.port == 4193 then null else "[::]:${toString cfg.port}")
-              ''"[::]:''${toString services.mesh.port}"''
-              "The UDP address of the data plane; `[::]` takes IPv4 too.";
-          group = key types.str (unless "mesh" cfg.group) "services.mesh.group" "Who may ask the agent.";
-          dns = key types.bool (unless true cfg.dns) "services.mesh.dns" "Whether to answer names.";
-          resolver =
-            key types.str (unless "auto" cfg.resolver) "services.mesh.resolver"
-              "How this machine's programs find names.";
-          identity_file =
-            key types.str null "null"
-              "Where the identity is. Left out where the service manager passes it on.";
-          user = key types.str null "null" "The account to run as, where it is started as root.";
-          state_dir = key types.str null "null" "Where the roster in force is kept.";
-          socket = key types.str null "null" "The UNIX socket of the local API.";
-          confine = key types.bool null "null" "Whether the agent confines itself after the start.";
-        };
+        options = keys.agent;
       };
     };
 
@@ -324,35 +304,7 @@ in
         description = "What `controller.toml` says, key by key; null leaves a key out.";
         type = types.submodule {
           freeformType = toml.type;
-          options = {
-            network = key types.str cfg.network "services.mesh.network" "The network's id.";
-            signers =
-              key (types.listOf types.str) cfg.signers "services.mesh.signers"
-                "Who may sign rosters.";
-            inventory =
-              key types.str (watched "inventory" cfg.controller.inventory)
-                "the path of `services.mesh.controller.inventory`"
-                "The inventory to watch and sign.";
-            roster =
-              key types.str (watched "roster" cfg.controller.roster)
-                "the path of `services.mesh.controller.roster`"
-                "The roster to watch.";
-            listen =
-              key types.str (if cfg.controller.port == 4194 then null else "[::]:${toString cfg.controller.port}")
-                ''"[::]:''${toString services.mesh.controller.port}"''
-                "The UDP address for agents; `[::]` takes IPv4 too.";
-            http_listen =
-              key types.str cfg.controller.httpListen "services.mesh.controller.httpListen"
-                "The JSON API over TCP.";
-            group = key types.str cfg.group "services.mesh.group" "Who may ask the controller.";
-            identity_file =
-              key types.str null "null"
-                "Where the identity is. Left out where the service manager passes it on.";
-            user = key types.str null "null" "The account to run as, where it is started as root.";
-            state_dir = key types.str null "null" "Where the controller keeps its store.";
-            socket = key types.str null "null" "The UNIX socket of the local API.";
-            confine = key types.bool null "null" "Whether the controller confines itself after the start.";
-          };
+          options = keys.controller;
         };
       };
     };
@@ -395,11 +347,11 @@ in
 
   config = lib.mkMerge [
     (lib.mkIf cfg.enable {
-      environment.etc."mesh/agent.toml".source = agentFile;
+      environment.etc."mesh/agent.toml".source = checkedFile "agent" cfg.settings;
     })
     (lib.mkIf cfg.controller.enable {
       environment.etc = {
-        "mesh/controller.toml".source = controllerFile;
+        "mesh/controller.toml".source = checkedFile "controller" cfg.controller.settings;
       }
       // lib.optionalAttrs (isEvaluated cfg.controller.inventory) {
         "mesh/inventory.json".source = pkgs.writeText "inventory.json" (
@@ -414,7 +366,15 @@ in
       {
         environment.systemPackages = [ cfg.package ];
       }
-      // import ./checks.nix { inherit lib meshLib cfg fleet self; }
+      // import ./checks.nix {
+        inherit
+          lib
+          meshLib
+          cfg
+          fleet
+          self
+          ;
+      }
     ))
   ];
 }

@@ -71,7 +71,9 @@ in
       install = sections.Install or { };
       type = lib.last (lib.splitString "." (baseNameOf path));
       section = lib.toUpper (lib.substring 0 1 type) + lib.substring 1 (-1) type;
-      ordering = lib.mapAttrs' (key: option: lib.nameValuePair option (words (unit.${key} or ""))) optionOf;
+      ordering = lib.mapAttrs' (
+        key: option: lib.nameValuePair option (words (unit.${key} or ""))
+      ) optionOf;
     in
     ordering
     // {
@@ -79,5 +81,7 @@ in
       unitConfig = defaults (removeAttrs unit ([ "Description" ] ++ lib.attrNames optionOf));
       wantedBy = words (install.WantedBy or "");
     }
-    // lib.optionalAttrs (sections ? ${section}) { "${type}Config" = defaults (edit sections.${section}); };
+    // lib.optionalAttrs (sections ? ${section}) {
+      "${type}Config" = defaults (edit sections.${section});
+    };
 }

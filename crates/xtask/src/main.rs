@@ -8,6 +8,7 @@
 mod deps;
 #[cfg(test)]
 mod docs;
+mod nix;
 mod package;
 mod process;
 mod setup;
@@ -37,6 +38,8 @@ enum Command {
     Package(package::Args),
     /// Check the direction of dependencies between the crates
     Deps,
+    /// Write the reference of the Nix modules' options, `docs/nix-options.md`
+    NixOptions,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Lint => lint(),
         Command::Package(args) => package::run(&args),
         Command::Deps => deps::run(),
+        Command::NixOptions => nix::write_options(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,5 +79,6 @@ fn lint() -> anyhow::Result<()> {
         "licenses",
         "sources",
     ])?;
+    nix::lint()?;
     deps::run()
 }

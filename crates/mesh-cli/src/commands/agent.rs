@@ -26,6 +26,11 @@ enum Verb {
     /// Needs root or CAP_NET_ADMIN for the TUN device; everything else is given up once that is open.
     /// SIGTERM stops it and leaves nothing behind; SIGHUP, or a change of the file, reloads it.
     Run(FileArgs),
+    /// Read the configuration, and say what is wrong with it
+    ///
+    /// Opens nothing that the configuration names. Packages and NixOS do this before they put a
+    /// configuration in force.
+    Check(FileArgs),
     /// Remove the stored roster, so that the next start takes any serial from a trusted signer
     ///
     /// For the day when the fleet's serials start over. The agent must be stopped.
@@ -51,6 +56,9 @@ pub(crate) fn run(args: Args, logs: LogRing) -> Result<Exit, Failure> {
                 };
                 Failure::new(exit, error)
             })?;
+        }
+        Verb::Check(FileArgs { config: path }) => {
+            load(&path)?;
         }
         Verb::ForgetRoster(FileArgs { config: path }) => forget_roster(&load(&path)?)?,
     }

@@ -35,6 +35,14 @@ enum Verb {
         #[arg(long, value_name = "FILE", default_value = mesh_controller::DEFAULT_CONFIG)]
         config: PathBuf,
     },
+    /// Read the configuration, and say what is wrong with it
+    ///
+    /// Opens nothing that the configuration names.
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = mesh_controller::DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
     /// Let the watched inventory remove over half of the members
     ///
     /// A controller that watches an inventory refuses such a change, as the file may have been cut short by
@@ -60,6 +68,9 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
                 StartError::Misconfigured(error) => Failure::new(Exit::Usage, error),
                 StartError::Failed(error) => Failure::from(error),
             })?;
+        }
+        Verb::Check { config: path } => {
+            load(&path)?;
         }
         Verb::AcceptShrink { socket, json } => accept_shrink(&socket, json)?,
     }
