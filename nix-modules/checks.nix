@@ -70,7 +70,7 @@ in
     ) "Machine `${name}` is switched off in the inventory (`enabled = false`), so nobody talks to it."
     ++
       optional (self != null && (self.publicKey or null) == null)
-        "Machine `${name}` has no `publicKey` in the inventory, so nobody talks to it. Run `mesh keygen --machine ${name} --out ${toString cfg.identityFile}` there, and put what it prints into the inventory."
+        "Machine `${name}` has no `publicKey` in the inventory, so nobody talks to it. Run `mesh keygen --machine ${name} --out ${toString cfg.identityFile}` there, and put what it prints into the inventory; with clan, run `clan vars generate ${name}`."
     ++
       optional (cfg.controller.enable && self != null && !lib.elem "controller" self.roles)
         "`services.mesh.controller.enable` is set, but machine `${name}` has not the role `controller` in the inventory: no agent asks it. Add `roles.controller.machines.${name} = { }` there."

@@ -35,9 +35,26 @@ in
     })
 
     (lib.mkIf cfg.controller.enable {
-      services.mesh.controller.settings.identity_file = lib.mkDefault (
-        toString cfg.controller.identityFile
-      );
+      services.mesh.controller.settings = {
+        identity_file = lib.mkDefault (toString cfg.controller.identityFile);
+        user = lib.mkDefault "mesh-controller";
+      };
+      users = {
+        knownUsers = [ "mesh-controller" ];
+        knownGroups = [ "mesh-controller" ];
+        users.mesh-controller = {
+          uid = 462;
+          gid = 462;
+          home = "/var/empty";
+          shell = "/usr/bin/false";
+          isHidden = true;
+          description = "Mesh controller";
+        };
+        groups.mesh-controller = {
+          gid = 462;
+          description = "Mesh controller";
+        };
+      };
       launchd.daemons.mesh-controller = daemon "org.mesh.controller" [
         "controller"
         "run"
@@ -45,6 +62,17 @@ in
     })
 
     (lib.mkIf (cfg.enable || cfg.controller.enable) {
+      # The agent stays root, as macOS lets nobody else set addresses and routes. Ids that no system has.
+      users = {
+        knownGroups = lib.optional (cfg.group == "mesh") "mesh";
+        groups = lib.mkIf (cfg.group == "mesh") {
+          mesh = {
+            gid = 461;
+            description = "Mesh agent";
+          };
+        };
+      };
+
       # Before launchd's jobs are loaded, so that the first of them finds the program.
       system.activationScripts.extraActivation.text = ''
         install -d -m 755 /usr/local/libexec /usr/local/bin /var/log/mesh
@@ -53,8 +81,16 @@ in
         fi
         ln -sfn ${program} /usr/local/bin/mesh
       '';
+      # A running daemon keeps the old file until it is told.
       system.activationScripts.postActivation.text = ''
-        ${cfg.package}/bin/mesh agent upgrade
+        if ! cmp -s ${cfg.package}/bin/mesh ${program}; then
+          install -m 755 ${cfg.package}/bin/mesh ${program}.new
+          mv -f ${program}.new ${program}
+          ${lib.concatStringsSep "\n  " (
+            lib.optional cfg.enable "${program} agent upgrade"
+            ++ lib.optional cfg.controller.enable "launchctl kickstart -k system/org.mesh.controller"
+          )}
+        fi
       '';
     })
   ];

@@ -6,13 +6,14 @@ let
   inherit (import ./unit.nix { inherit lib; }) unitOf;
 
   unit =
-    name: edit:
-    unitOf (units + "/${name}") (
-      section:
-      edit (section // lib.optionalAttrs (section ? ExecStart) { ExecStart = program section.ExecStart; })
-    );
+    name: edit: unitOf (units + "/${name}") (section: edit (lib.mapAttrs (_: ofPackage) section));
   # The repository's units name the program where a package puts it.
-  program = lib.replaceStrings [ "/usr/bin/mesh " ] [ "${cfg.package}/bin/mesh " ];
+  ofPackage =
+    value:
+    if lib.isList value then
+      map ofPackage value
+    else
+      lib.replaceStrings [ "/usr/bin/mesh " ] [ "${cfg.package}/bin/mesh " ] value;
   # What the daemons of this machine's configuration need beside the unit's own text.
   asConfigured =
     identityFile: section:

@@ -15,13 +15,22 @@ let
   # What the machines are, from the roster or the inventory: { network, members }, or null.
   fleet =
     if cfg.roster != null then
-      lib.importJSON cfg.roster
+      signed (lib.importJSON cfg.roster)
     else if cfg.inventory != null then
       meshLib.resolve cfg.inventory
     else
       null;
+  signed =
+    roster:
+    if roster ? head && roster ? members then
+      roster
+    else
+      throw "`services.mesh.roster` is no roster: give it what `mesh inventory sign --out` wrote, or set `services.mesh.inventory`.";
   fromFleet = value: default: if fleet == null then default else value fleet;
   self = fromFleet (known: known.members.${toString cfg.name} or null) null;
+
+  # Who signs by hand pushes rosters; a controller that may sign them itself has all that it needs.
+  maySign = self != null && lib.elem (self.publicKey or null) cfg.signers;
 
   # The controller beside this agent is reached whatever the machine's public address is.
   ownController = lib.optional cfg.controller.enable "127.0.0.1:${toString cfg.controller.port}";
@@ -252,12 +261,13 @@ in
 
       inventory = mkOption {
         type = types.nullOr (types.either types.path (types.attrsOf types.anything));
-        default = if cfg.roster == null then cfg.inventory else null;
-        defaultText = lib.literalMD "`services.mesh.inventory`, unless there is a `roster`";
+        default = if maySign then cfg.inventory else null;
+        defaultText = lib.literalMD "`services.mesh.inventory`, where this machine is among the `signers`";
         example = "/srv/mesh/inventory.json";
         description = ''
-          The inventory that the controller watches and signs; its own identity must be among `signers`. A path
-          outside the Nix store is read by the controller alone, when it runs.
+          The inventory that the controller watches and signs, for which its own identity must be among
+          `signers`; null: rosters are pushed to it. A path outside the Nix store is read by the controller alone,
+          when it runs.
         '';
       };
 

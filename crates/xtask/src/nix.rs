@@ -11,7 +11,7 @@ const REFERENCE: &str = "docs/nix-options.md";
 
 /// Gives the reference as a text.
 const EXPRESSION: &str =
-    "import ./nix-modules/reference.nix { lib = import ./tests/nix-stub/lib.nix; }";
+    "(import ./nix-modules/reference.nix { lib = import ./tests/nix-stub/lib.nix; }).text";
 
 /// The files that are formatted and linted: what a user evaluates.
 const FILES: [&str; 2] = ["flake.nix", "nix-modules"];
