@@ -7,6 +7,14 @@ let
 
   unit =
     name: edit: unitOf (units + "/${name}") (section: edit (lib.mapAttrs (_: ofPackage) section));
+  # The repository's units of a kind whose names begin so, without the ending.
+  shipped =
+    prefix: kind:
+    map (lib.removeSuffix ".${kind}") (
+      lib.filter (name: lib.hasPrefix prefix name && lib.hasSuffix ".${kind}" name) (
+        lib.attrNames (builtins.readDir units)
+      )
+    );
   # The repository's units name the program where a package puts it.
   ofPackage =
     value:
@@ -99,18 +107,13 @@ in
       };
     })
 
-    (lib.mkIf
-      (
-        cfg.enable
-        && cfg.dns
-        && cfg.settings.resolver != "none"
-        && builtins.pathExists (units + "/mesh-resolver.path")
-      )
-      {
-        systemd.paths.mesh-resolver = unit "mesh-resolver.path" lib.id;
-        systemd.services.mesh-resolver = unit "mesh-resolver.service" lib.id;
-      }
-    )
+    (lib.mkIf (cfg.enable && cfg.dns && cfg.settings.resolver != "none") {
+      # Not undone and done again by a switch: names stay while the agent is upgraded.
+      systemd.services = lib.genAttrs (shipped "mesh-resolver" "service") (
+        name: unit "${name}.service" lib.id // { restartIfChanged = false; }
+      );
+      systemd.paths = lib.genAttrs (shipped "mesh-resolver" "path") (name: unit "${name}.path" lib.id);
+    })
 
     (lib.mkIf cfg.controller.enable {
       users.users.mesh-controller = {
