@@ -75,7 +75,7 @@ const TOOLS: [Tool; 11] = [
     Tool {
         program: "nix-instantiate",
         source: Source::Script("tests/setup/install-nix.sh"),
-        tests: "addresses in Nix",
+        tests: "addresses and inventories in Nix, the Nix modules",
     },
 ];
 

@@ -39,7 +39,7 @@ impl Nix {
             .output()
             .is_err()
         {
-            eprintln!("skipped: there is no nix-instantiate");
+            println!("skipped: there is no nix-instantiate");
             return None;
         }
         let flake = tempfile::tempdir().unwrap();
