@@ -33,7 +33,9 @@ mod testing;
 mod underlay;
 mod view;
 
-use std::{error::Error, io};
+use std::io;
+
+use mesh_types::chain;
 
 pub use config::{
     At, Config, ConfigError, DEFAULT_PATH as CONFIG_PATH, HostPort, ParseHostPortError,
@@ -49,16 +51,4 @@ pub use logs::LogRing;
 /// What the system says.
 pub fn forget_roster(config: &Config) -> io::Result<bool> {
     stored::StoredRoster::in_dir(&config.state_dir).forget()
-}
-
-/// An error with what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

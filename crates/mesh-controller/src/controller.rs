@@ -12,14 +12,14 @@ use mesh_inventory::{
     roster::{Roster, RosterError},
 };
 use mesh_store::Write;
-use mesh_types::{IdentitySeed, NetworkId, Serial};
+use mesh_types::{IdentitySeed, NetworkId, Serial, chain};
 use mesh_wire::control::{ErrorCode, Notice, Reply};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
     core::{By, ClientId, Core, Effect, Judgement, Mode, Now},
-    keeper::{Keeper, chain},
+    keeper::Keeper,
     places::Places,
 };
 

@@ -15,6 +15,7 @@ use mesh_os::{
     unix,
     watch::FileWatch,
 };
+use mesh_types::chain;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
@@ -29,7 +30,7 @@ use crate::{
     controller::{Controller, now},
     core::{Core, Mode},
     http,
-    keeper::{Keeper, chain},
+    keeper::Keeper,
     opened::{Opened, StartError},
     serve,
 };

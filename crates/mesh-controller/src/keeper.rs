@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use mesh_store::{AuditEntry, Snapshot, Store, Write};
+use mesh_types::chain;
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -173,16 +174,4 @@ fn commit(
     opened.commit(writes).map_err(|error| chain(&error))?;
     *store = Some(opened);
     Ok(())
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -6,6 +6,7 @@
 //!
 //! Every other crate uses this one; it uses none of ours.
 
+mod chain;
 mod identity;
 mod name;
 mod network;
@@ -13,6 +14,7 @@ mod reverse;
 mod serial;
 mod time;
 
+pub use chain::chain;
 pub use identity::{
     IdentitySeed, MemberKey, NodeId, ParseKeyError, ParseSeedError, PublicIdentity,
     WireguardPublicKey,
