@@ -10,6 +10,7 @@ mod push;
 mod resolve;
 mod show;
 mod sign;
+mod source;
 mod verify;
 
 use clap::Subcommand;

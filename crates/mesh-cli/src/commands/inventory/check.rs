@@ -1,11 +1,9 @@
 //! `mesh inventory check`.
 
-use std::path::PathBuf;
-
 use mesh_inventory::{Report, inventory, resolve};
 use serde_json::json;
 
-use super::load;
+use super::{load, source::Source};
 use crate::{
     failure::{Exit, Failure},
     output,
@@ -17,27 +15,21 @@ use crate::{
 /// Warnings alone end with 0.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The inventory, JSON or TOML; `-` for stdin
-    file: PathBuf,
-    /// The roster in force, from which IPv4 addresses are kept
-    #[arg(long, value_name = "ROSTER")]
-    previous: Option<PathBuf>,
-    /// Answer with one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    source: Source,
 }
 
-pub(super) fn run(args: Args) -> Result<Exit, Failure> {
-    let previous = args.previous.as_deref().map(load::roster).transpose()?;
-    let bytes = load::bytes(&args.file)?;
-    let name = args.file.display().to_string();
+pub(super) fn run(Args { source }: Args) -> Result<Exit, Failure> {
+    let previous = source.previous()?;
+    let bytes = load::bytes(&source.file)?;
+    let name = source.file.display().to_string();
     let resolved = inventory::parse(&name, &bytes)
         .and_then(|inventory| resolve(&inventory, previous.as_ref()));
     let (members, report) = match &resolved {
         Ok(resolution) => (Some(resolution.members().len()), resolution.warnings()),
         Err(report) => (None, report),
     };
-    if args.json {
+    if source.json {
         output::answer(&format!("{}\n", as_json(members, report)))?;
         return Ok(if members.is_some() {
             Exit::Done
@@ -46,7 +38,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         });
     }
     let Ok(resolution) = &resolved else {
-        return Err(load::broken(&args.file, report));
+        return Err(load::broken(&source.file, report));
     };
     if report.has_warnings() {
         output::error(&format!("{report}\n"));

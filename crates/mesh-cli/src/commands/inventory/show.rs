@@ -1,11 +1,11 @@
 //! `mesh inventory show`.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::fmt::Write as _;
 
 use mesh_inventory::{Member, NetworkPart, Parts, Role};
 use serde_json::json;
 
-use super::load;
+use super::{load, source::Source};
 use crate::{
     failure::{Exit, Failure},
     output,
@@ -14,21 +14,15 @@ use crate::{
 /// Show an inventory or a roster as a table
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The inventory, JSON or TOML, or a roster; `-` for stdin
-    file: PathBuf,
-    /// The roster in force, from which IPv4 addresses are kept
-    #[arg(long, value_name = "ROSTER")]
-    previous: Option<PathBuf>,
-    /// Answer with one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    source: Source,
 }
 
-pub(super) fn run(args: Args) -> Result<Exit, Failure> {
-    let previous = args.previous.as_deref().map(load::roster).transpose()?;
-    let shown = load::either(&args.file, previous.as_ref())?;
+pub(super) fn run(Args { source }: Args) -> Result<Exit, Failure> {
+    let previous = source.previous()?;
+    let shown = load::either(&source.file, previous.as_ref())?;
     let Parts { network, members } = shown.parts();
-    let text = if args.json {
+    let text = if source.json {
         let head = shown.as_roster().map(mesh_inventory::Roster::head);
         let object = json!({ "version": 1, "head": head, "network": network, "members": members });
         format!("{object}\n")
