@@ -5,7 +5,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
 use mesh_lab::{Fleet, fleet::DAEMON_PATIENCE};
 
 use crate::samples::Samples;
@@ -31,7 +30,7 @@ pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
         })?;
         let without = sign(&fleet, &key_path, 2 * round)?;
         let start = Instant::now();
-        push(&mut fleet, &without)?;
+        push(&fleet, &without)?;
         for name in &others {
             fleet.wait_status(name, DAEMON_PATIENCE, "cut it off", |status| {
                 status
@@ -43,7 +42,7 @@ pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
         samples.push(start.elapsed());
         fleet.edit_inventory(|inventory| inventory["machines"][REMOVED] = entry.clone())?;
         let with = sign(&fleet, &key_path, 2 * round + 1)?;
-        push(&mut fleet, &with)?;
+        push(&fleet, &with)?;
         for name in &names {
             fleet.wait_status(name, DAEMON_PATIENCE, "knows all", |status| {
                 let knows = status
@@ -69,47 +68,16 @@ fn sign(fleet: &Fleet, key_path: &Path, step: u64) -> anyhow::Result<PathBuf> {
         step => at(step - 1),
     };
     let out = at(step);
-    let inventory = fleet.inventory_path();
-    let [inventory, key, previous, path] =
-        [&inventory, key_path, &previous, &out].map(|path| path.to_str().unwrap_or_default());
-    mesh(
-        fleet,
-        &[
-            "inventory",
-            "sign",
-            inventory,
-            "--key",
-            key,
-            "--previous",
-            previous,
-            "--out",
-            path,
-        ],
-    )?;
+    fleet.sign_next(key_path, &previous, &out)?;
     Ok(out)
 }
 
-fn push(fleet: &mut Fleet, roster: &Path) -> anyhow::Result<()> {
-    let name = fleet.controller_name().to_owned();
-    let controller = format!(
-        "{}:{}",
-        fleet.lab().address(&name)?,
-        mesh_types::CONTROLLER_PORT
-    );
-    let roster = roster.to_str().context("a path that is no text")?;
-    mesh(
-        fleet,
-        &["inventory", "push", roster, "--controller", &controller],
-    )
-}
-
-fn mesh(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = fleet.mesh(fleet.controller_name(), arguments)?;
+fn push(fleet: &Fleet, roster: &Path) -> anyhow::Result<()> {
+    let output = fleet.push(fleet.controller_name(), roster)?;
     let words = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(
         output.status.success(),
-        "`mesh {}` failed: {words}",
-        arguments.join(" ")
+        "`mesh inventory push` failed: {words}"
     );
     Ok(())
 }

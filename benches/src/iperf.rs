@@ -1,14 +1,9 @@
 //! TCP through the mesh, beside `wireguard-go` between the same namespaces, in turns.
 
-use std::{
-    net::Ipv6Addr,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv6Addr, path::Path, process::Command};
 
-use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE};
+use anyhow::Context as _;
+use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, wait_until};
 
 use crate::{samples::median, wireguard_go};
 
@@ -65,17 +60,13 @@ fn serve(fleet: &Fleet, cage: &Cage) -> anyhow::Result<Process> {
 
 /// Bits per second that arrive.
 fn measure(fleet: &Fleet, to: Ipv6Addr) -> anyhow::Result<f64> {
-    let deadline = Instant::now() + DAEMON_PATIENCE;
-    loop {
+    // The server may be starting, or still be with the last one.
+    wait_until(DAEMON_PATIENCE, || {
         let mut command = Command::new("iperf3");
         command.args(["--client", &to.to_string(), "--time", SECONDS, "--json"]);
         let output = fleet.run_on(MACHINES[0], &mut command)?;
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        if let Some(bits) = answer["end"]["sum_received"]["bits_per_second"].as_f64() {
-            return Ok(bits);
-        }
-        // The server may be starting, or still be with the last one.
-        anyhow::ensure!(Instant::now() < deadline, "iperf3: {}", answer["error"]);
-        thread::sleep(Duration::from_millis(50));
-    }
+        let bits = answer["end"]["sum_received"]["bits_per_second"].as_f64();
+        bits.with_context(|| format!("iperf3: {}", answer["error"]))
+    })
 }

@@ -4,13 +4,12 @@ use std::{
     fs,
     net::Ipv6Addr,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use mesh_lab::{Cage, Fleet, Process};
+use mesh_lab::{Cage, Fleet, Process, wait_until};
 use mesh_os::link::Links;
 
 const PORT: u16 = 51820;
@@ -98,15 +97,8 @@ fn bring_up(
         "allowed-ips",
         &allowed,
     ];
-    let deadline = Instant::now() + PATIENCE;
     // Its socket appears when it is ready.
-    while let Err(error) = wg(&set, "") {
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "`wireguard-go` does not come up: {error:#}"
-        );
-        thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(PATIENCE, || wg(&set, "")).context("`wireguard-go` does not come up")?;
     fleet.namespace(own.machine)?.run(|| {
         let mut links = Links::open()?;
         let index = Links::index_of(&own.interface).context("no interface")?;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_lab::Fleet;
+use mesh_lab::{Fleet, wait_until};
 use mesh_tests::{PATIENCE, assert_does_not_reach, assert_reaches, fleet, reference, running};
 
 /// How long a removed machine may go on anywhere.
@@ -79,17 +79,15 @@ fn a_broken_inventory_does_not_replace_a_good_roster() {
     let before = fleet.status("galena").unwrap().roster.unwrap().serial;
     std::fs::write(fleet.inventory_path(), "{ \"version\": ").unwrap();
     // The next good one is seen after the broken one was.
-    let log_has =
-        |fleet: &mut Fleet, text: &str| fleet.controller_process().unwrap().log().contains(text);
-    let deadline = Instant::now() + PATIENCE;
-    while !log_has(&mut fleet, "inventory.json:1:") {
-        assert!(
-            Instant::now() < deadline,
-            "{}",
-            fleet.controller_process().unwrap().log()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(PATIENCE, || {
+        let log = fleet.controller_process().unwrap().log();
+        if log.contains("inventory.json:1:") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .unwrap();
     assert_reaches(&fleet, "galena", "cinnabar");
     assert_eq!(
         fleet.status("galena").unwrap().roster.unwrap().serial,
@@ -169,24 +167,24 @@ fn a_pushed_roster_takes_effect_and_a_forged_one_does_not() {
     std::fs::copy(fleet.dir().join("roster.json"), &previous).unwrap();
     remove(&mut fleet, "pyrite");
     let next = fleet.dir().join("next.json");
-    sign(&fleet, &key_path, &previous, &next);
+    fleet.sign_next(&key_path, &previous, &next).unwrap();
 
     let forged = fleet.dir().join("forged.json");
     let text = std::fs::read_to_string(&next).unwrap();
     std::fs::write(&forged, text.replace("\"galena\"", "\"forged\"")).unwrap();
-    let refused = push(&mut fleet, &forged);
+    let refused = fleet.push("galena", &forged).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert_reaches(&fleet, "pyrite", "galena");
 
     let pushed = Instant::now();
-    let accepted = push(&mut fleet, &next);
+    let accepted = fleet.push("galena", &next).unwrap();
     assert!(accepted.status.success(), "{accepted:?}");
     wait_cut_off(&fleet, "pyrite");
     let took = pushed.elapsed();
     assert!(took < CUT_OFF_BUDGET, "{took:?}");
 
     // The same again is a serial that is not higher.
-    let again = push(&mut fleet, &previous);
+    let again = fleet.push("galena", &previous).unwrap();
     assert_eq!(again.status.code(), Some(1), "{again:?}");
 }
 
@@ -210,30 +208,4 @@ fn wait_cut_off(fleet: &Fleet, removed: &str) {
             })
             .unwrap();
     }
-}
-
-fn sign(fleet: &Fleet, key: &std::path::Path, previous: &std::path::Path, out: &std::path::Path) {
-    let inventory = fleet.inventory_path();
-    let [key, previous, out, inventory] =
-        [key, previous, out, &inventory].map(|path| path.to_str().unwrap());
-    let arguments = [
-        "inventory",
-        "sign",
-        inventory,
-        "--key",
-        key,
-        "--previous",
-        previous,
-        "--out",
-        out,
-    ];
-    let output = fleet.mesh("cinnabar", &arguments).unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
-
-fn push(fleet: &mut Fleet, roster: &std::path::Path) -> std::process::Output {
-    let controller = format!("{}:4194", fleet.lab().address("cinnabar").unwrap());
-    let roster = roster.to_str().unwrap();
-    let arguments = ["inventory", "push", roster, "--controller", &controller];
-    fleet.mesh("galena", &arguments).unwrap()
 }

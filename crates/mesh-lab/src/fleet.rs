@@ -11,8 +11,7 @@ use std::{
     net::Ipv6Addr,
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -27,13 +26,13 @@ use nix::{
 use serde_json::Value;
 
 use self::files::{MachineFiles, Secrets};
-use crate::{namespace::Namespace, network::Lab, ping::Pinger, process::Cage, process::Process};
+use crate::{
+    namespace::Namespace, network::Lab, ping::Pinger, process::Cage, process::Process,
+    wait::wait_until,
+};
 
 /// How long a daemon may take to start or to stop.
 pub const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often a condition is looked at again.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The reference fleet's inventory, without keys and signers.
 const REFERENCE: &str = include_str!("../../../tests/fleet/inventory.json");
@@ -350,23 +349,22 @@ impl CleanUp {
     pub fn run(&self) -> anyhow::Result<()> {
         // Gone already if the owner is cleaning up, too.
         let _ = kill(self.first, Signal::SIGKILL);
-        let deadline = Instant::now() + DAEMON_PATIENCE;
-        // Whoever looks after the end of this process finds none of its children.
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok() && Instant::now() < deadline {
-            thread::sleep(LOOK);
-        }
-        // A process that is still dying may put a file in a directory that is being emptied.
-        loop {
-            match std::fs::remove_dir_all(&self.dir) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("cannot remove `{}`", self.dir.display()));
-                }
+        // Whoever looks after the end of this process finds none of its children. One that does not die is
+        // the kernel's to report.
+        let _ = wait_until(DAEMON_PATIENCE, || {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => Err(status),
+                Err(_) => Ok(()),
             }
-        }
+        });
+        // A process that is still dying may put a file in a directory that is being emptied.
+        wait_until(DAEMON_PATIENCE, || {
+            match std::fs::remove_dir_all(&self.dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            }
+        })
+        .with_context(|| format!("cannot remove `{}`", self.dir.display()))
     }
 }
 

@@ -15,8 +15,10 @@ mod network;
 pub mod ping;
 mod process;
 pub mod sandbox;
+mod wait;
 
 pub use fleet::{Fleet, program_under_test};
 pub use namespace::Namespace;
 pub use network::Lab;
 pub use process::{Cage, Process};
+pub use wait::wait_until;

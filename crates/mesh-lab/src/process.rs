@@ -6,7 +6,6 @@ use std::{
     os::unix::{net::UnixDatagram, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,10 +16,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::namespace::{Namespace, on_thread};
-
-/// How often a process is asked whether it has ended.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::{
+    namespace::{Namespace, on_thread},
+    wait::wait_until,
+};
 
 /// A process namespace: when the cage goes, also because its owner was killed, the kernel kills all that
 /// runs in it.
@@ -188,19 +187,14 @@ impl Process {
     ///
     /// It has not ended within `patience`.
     pub fn wait(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            anyhow::ensure!(
-                Instant::now() < deadline,
+        let ended = wait_until(patience, || self.child.try_wait()?.context("it runs"));
+        ended.with_context(|| {
+            format!(
                 "`{}` did not end within {patience:?}{}",
                 self.name,
                 self.tail()
-            );
-            thread::sleep(LOOK);
-        }
+            )
+        })
     }
 
     /// Asks it to end, as the service manager does, and waits for that.

@@ -3,11 +3,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use mesh_lab::wait_until;
 use mesh_types::{IdentitySeed, WireguardPublicKey};
 
 use crate::{OURS, THEIRS, namespace::Namespace};
@@ -40,12 +40,12 @@ impl WireguardGo {
             port,
         };
         // The socket is there when the process is ready to be configured.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !peer.control_socket().exists() {
-            assert!(Instant::now() < deadline, "wireguard-go did not start");
+        wait_until(Duration::from_secs(10), || {
             assert_eq!(peer.process.try_wait().unwrap(), None, "it has ended");
-            thread::sleep(Duration::from_millis(10));
-        }
+            let is_there = peer.control_socket().exists();
+            is_there.then_some(()).ok_or("wireguard-go did not start")
+        })
+        .unwrap();
         let mut set = Command::new("wg")
             .args(["set", device, "listen-port", &port.to_string()])
             .args(["private-key", "/dev/stdin"])

@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context as _;
 use mesh_api::{Pending, Status};
 
-use super::{Fleet, LOOK, client};
+use super::{Fleet, client};
+use crate::wait::wait_until;
 
 impl Fleet {
     /// Waits until every agent is admitted and has the roster.
@@ -95,20 +96,17 @@ impl Fleet {
         what: &str,
         wanted: impl Fn(&Status) -> bool,
     ) -> anyhow::Result<Status> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let status = self.status(name);
-            match status {
-                Ok(status) if wanted(&status) => return Ok(status),
-                // Asked again: it may be starting.
-                Ok(_) | Err(_) if Instant::now() < deadline => thread::sleep(LOOK),
-                Ok(status) => anyhow::bail!(
-                    "waited {patience:?} in vain until `{name}` {what}; it is {}",
-                    serde_json::to_string_pretty(&status)?
-                ),
-                Err(error) => return Err(error),
-            }
-        }
+        // One that does not answer is asked again: it may be starting.
+        wait_until(patience, || match self.status(name) {
+            Ok(status) if wanted(&status) => Ok(status),
+            other => Err(other),
+        })
+        .or_else(|last| {
+            anyhow::bail!(
+                "waited {patience:?} in vain until `{name}` {what}; it is {}",
+                serde_json::to_string_pretty(&last?)?
+            )
+        })
     }
 
     /// Pings through the mesh until there is an answer; `None`: none within `patience`.

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use anyhow::Context as _;
@@ -83,6 +83,45 @@ impl Fleet {
         let files = &self.machine(&self.controller_name)?.files;
         files.write_controller_config(&self.network, &self.signer(), "roster", &roster_path)?;
         Ok(key_path)
+    }
+
+    /// Signs the inventory as the admin of [`Fleet::sign_as_admin`] whose key is at `key_path`, to follow the
+    /// roster `previous`, into the file `out`.
+    ///
+    /// # Errors
+    ///
+    /// `mesh inventory sign` fails.
+    pub fn sign_next(&self, key_path: &Path, previous: &Path, out: &Path) -> anyhow::Result<()> {
+        let output = Command::new(&self.program)
+            .args(["inventory", "sign"])
+            .arg(self.inventory_path())
+            .arg("--key")
+            .arg(key_path)
+            .arg("--previous")
+            .arg(previous)
+            .arg("--out")
+            .arg(out)
+            .output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.status.success(),
+            "`mesh inventory sign` failed: {words}"
+        );
+        Ok(())
+    }
+
+    /// Runs `mesh inventory push` of a roster to the controller, on the machine `from`.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started; a refusal is in the output.
+    pub fn push(&self, from: &str, roster: &Path) -> anyhow::Result<Output> {
+        let address = self.lab.address(&self.controller_name)?;
+        let mut command = Command::new(&self.program);
+        command.args(["inventory", "push"]).arg(roster);
+        command.arg("--controller");
+        command.arg(format!("{address}:{CONTROLLER_PORT}"));
+        self.run_on(from, &mut command)
     }
 
     /// Gives every agent the roster of the inventory, as if it had been told of it before.
