@@ -110,6 +110,14 @@ impl fmt::Display for Daemon {
 }
 
 impl Layout {
+    /// The files that it logs to, where it does that.
+    pub(super) fn log_files(&self) -> Vec<PathBuf> {
+        match self.manager {
+            Manager::Systemd => Vec::new(),
+            Manager::Launchd => vec![self.log.into(), format!("{}.1", self.log).into()],
+        }
+    }
+
     /// Where `daemon` is on a machine with `manager`.
     pub(super) fn of(manager: Manager, daemon: Daemon) -> Self {
         match manager {

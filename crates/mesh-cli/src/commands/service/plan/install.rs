@@ -381,6 +381,7 @@ pub(in crate::commands::service) fn paths_of_interest(layout: &Layout) -> Vec<Pa
     ];
     paths.extend(files.into_iter().cloned());
     paths.extend(layout.link.clone());
+    paths.extend(layout.log_files());
     paths.extend(layout.parts.iter().map(|part| part.path.clone()));
     let parents: Vec<_> = paths
         .iter()

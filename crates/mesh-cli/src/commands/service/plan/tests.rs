@@ -57,9 +57,16 @@ fn after(mut facts: Facts, daemon: Daemon, plan: &Plan) -> Facts {
             Step::Link { path, target } => put(path, Found::Link(target.clone())),
             Step::Write { path, text, .. } => put(path, Found::Text(text.clone())),
             Step::MakeIdentity { path } => put(path, Found::Text(String::new())),
-            Step::Remove { path } | Step::RemoveDir { path } | Step::RemoveTree { path } => {
+            Step::Remove { path } => {
                 facts.found.remove(path);
             }
+            Step::RemoveDir { path } => {
+                let mut inner = facts.found.keys();
+                if !inner.any(|inner| inner != path && inner.starts_with(path)) {
+                    facts.found.remove(path);
+                }
+            }
+            Step::RemoveTree { path } => facts.found.retain(|inner, _| !inner.starts_with(path)),
             Step::Run { command } if command[0] == "systemd-tmpfiles" => {
                 put(Path::new("/run/mesh"), Found::Dir);
             }
@@ -190,7 +197,18 @@ fn uninstalling_leaves_what_is_the_users_and_purging_leaves_nothing() {
         for daemon in [Daemon::Agent, Daemon::Controller] {
             let before = fresh(manager);
             let (layout, plan, _) = install(&before, daemon, &given()).unwrap();
-            let installed = after(before.clone(), daemon, &plan);
+            let mut installed = after(before.clone(), daemon, &plan);
+            // What it wrote since.
+            for path in layout
+                .log_files()
+                .into_iter()
+                .chain([layout.state_dir.join("file")])
+            {
+                for dir in path.ancestors().skip(1) {
+                    installed.found.entry(dir.to_owned()).or_insert(Found::Dir);
+                }
+                installed.found.insert(path, Found::Other);
+            }
             let plan = uninstall(&installed, daemon, false).unwrap();
             let left = after(installed.clone(), daemon, &plan).found;
             let files: Vec<_> = left
@@ -198,11 +216,9 @@ fn uninstalling_leaves_what_is_the_users_and_purging_leaves_nothing() {
                 .filter(|(_, found)| **found != Found::Dir)
                 .map(|(path, _)| path.clone())
                 .collect();
-            let mut kept = vec![
-                PathBuf::from("/etc/mesh/identity"),
-                layout.config,
-                layout.record,
-            ];
+            let mut kept = vec!["/etc/mesh/identity".into(), layout.state_dir.join("file")];
+            kept.extend(layout.log_files());
+            kept.extend([layout.config, layout.record]);
             kept.sort();
             assert_eq!(files, kept);
 

@@ -84,12 +84,7 @@ fn purge_files(facts: &Facts, layout: &Layout, is_last: bool, plan: &mut Plan) {
     if is_last {
         files.push(IDENTITY.into());
     }
-    if layout.manager == Manager::Launchd {
-        files.extend([
-            layout.log.into(),
-            PathBuf::from(format!("{}.1", layout.log)),
-        ]);
-    }
+    files.extend(layout.log_files());
     files.retain(|path| facts.is_there(path));
     plan.steps
         .extend(files.into_iter().map(|path| Step::Remove { path }));
@@ -144,8 +139,10 @@ fn forget(facts: &Facts, layout: &Layout, purge: bool, plan: &mut Plan) {
         });
         let mut dirs: BTreeSet<PathBuf> = record.dirs;
         if purge {
-            let parents = [&layout.record, &layout.config].map(|path| path.parent());
-            dirs.extend(parents.into_iter().flatten().map(ToOwned::to_owned));
+            let mut files = vec![layout.record.clone(), layout.config.clone()];
+            files.extend(layout.log_files());
+            let parents = files.iter().filter_map(|path| path.parent());
+            dirs.extend(parents.map(ToOwned::to_owned));
         }
         // The inner ones first.
         for path in dirs.into_iter().rev().filter(|path| facts.is_there(path)) {
