@@ -9,6 +9,7 @@ use std::{
 };
 
 use mesh_inventory::roster::Signer;
+use mesh_os::paths;
 use mesh_types::{MachineName, NetworkId, Serial};
 use serde::Deserialize;
 use toml::de::DeTable;
@@ -16,7 +17,7 @@ use toml::de::DeTable;
 pub use endpoint::{HostPort, ParseHostPortError};
 
 /// Where the configuration is, unless `--config` says otherwise.
-pub const DEFAULT_PATH: &str = "/etc/mesh/agent.toml";
+pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
 const KEYS: [&str; 13] = [
@@ -56,11 +57,13 @@ pub struct Config {
     pub identity_file: PathBuf,
     /// `listen`: the UDP address of the data plane. Default `[::]:4193`, IPv4 included.
     pub listen: SocketAddr,
-    /// `interface`: the TUN device's name. Default `mesh0`.
+    /// `interface`: the TUN device's name. Default `mesh0`; on macOS the first free `utun`.
     pub interface: String,
-    /// `state_dir`: where the roster in force is kept. Default `/var/lib/mesh/agent`.
+    /// `state_dir`: where the roster in force is kept. Default `/var/lib/mesh/agent`; see
+    /// [`mesh_os::paths`] for other systems.
     pub state_dir: PathBuf,
-    /// `socket`: the local API's UNIX socket. Default `/run/mesh/agent.sock`.
+    /// `socket`: the local API's UNIX socket. Default `/run/mesh/agent.sock`; see
+    /// [`mesh_os::paths`] for other systems.
     pub socket: PathBuf,
     /// `group`: whose members may use the socket. Default: `mesh`, if there is that group.
     pub group: Option<String>,
@@ -206,7 +209,7 @@ impl File<'_> {
         let signers = self.parse_each("signers", &raw.signers)?;
         let controllers = self.parse_each("controllers", &raw.controllers)?;
         let listen = raw.listen.unwrap_or_else(|| "[::]:4193".to_owned());
-        let interface = raw.interface.unwrap_or_else(|| "mesh0".to_owned());
+        let interface = raw.interface.unwrap_or_else(|| paths::INTERFACE.to_owned());
         if !is_interface_name(&interface) {
             return Err(self.wrong(
                 "interface",
@@ -224,10 +227,10 @@ impl File<'_> {
             interface,
             state_dir: raw
                 .state_dir
-                .unwrap_or_else(|| PathBuf::from("/var/lib/mesh/agent")),
+                .unwrap_or_else(|| PathBuf::from(paths::AGENT_STATE)),
             socket: raw
                 .socket
-                .unwrap_or_else(|| PathBuf::from("/run/mesh/agent.sock")),
+                .unwrap_or_else(|| PathBuf::from(paths::AGENT_SOCKET)),
             group: raw.group,
             min_serial: raw
                 .min_serial

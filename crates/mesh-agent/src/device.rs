@@ -58,6 +58,7 @@ impl Device {
         roster: Option<&Roster>,
     ) -> Result<Self, OpenDeviceError> {
         let tun = Tun::create(&config.interface)?;
+        info!(interface = tun.name(), "interface made");
         let failed = |source| OpenDeviceError::Configure {
             interface: config.interface.clone(),
             source,

@@ -5,14 +5,23 @@ use std::{
     sync::Arc,
 };
 
-use mesh_os::link::{LinkError, Links, NetworkChanges};
+use mesh_os::{
+    link::{LinkError, Links, NetworkChanges},
+    sleep::SleepWatch,
+};
 use mesh_wire::control::ENDPOINTS_MAX;
 use tracing::{debug, info, warn};
 
 use crate::{agent::Agent, chain};
 
-/// Looks the endpoints up, and tells those who report them if they changed; returns whether they did.
+/// Looks the endpoints up, and tells those who report them if they changed; returns whether they did, or
+/// whether packets go another way.
 pub(crate) fn look(agent: &Agent) -> bool {
+    let rerouted = avoid_tunnels(agent);
+    look_up(agent) || rerouted
+}
+
+fn look_up(agent: &Agent) -> bool {
     match endpoints(agent) {
         Ok(found) => {
             let changed = agent.endpoints.send_if_modified(|known| {
@@ -35,37 +44,74 @@ pub(crate) fn look(agent: &Agent) -> bool {
     }
 }
 
-/// Does so after every change of the network, for ever.
-pub(crate) async fn watch(agent: Arc<Agent>) {
-    let mut changes = match NetworkChanges::new() {
-        Ok(changes) => changes,
+/// Keeps the data plane's packets out of other tunnels that have taken the routes to the world. Returns
+/// whether they go another way than before.
+fn avoid_tunnels(agent: &Agent) -> bool {
+    let interface = match Links::open().and_then(|mut links| links.interface_past_tunnels()) {
+        Ok(interface) => interface,
         Err(error) => {
-            warn!(
-                error = chain(&error),
-                "changes of the network will not be noticed"
-            );
-            return std::future::pending().await;
+            warn!(error = chain(&error), "could not look for other tunnels");
+            return false;
         }
     };
+    let bound = agent.overlay.socket.bind_to_interface(interface);
+    match (&bound, interface) {
+        (Ok(false), _) => {}
+        (Ok(true), Some(index)) => info!(index, "bound to an interface, past another tunnel"),
+        (Ok(true), None) => info!("not bound to an interface"),
+        (Err(error), _) => warn!(%error, "could not bind to an interface"),
+    }
+    matches!(bound, Ok(true))
+}
+
+/// Does so after every change of the network, and after the machine slept, for ever.
+pub(crate) async fn watch(agent: Arc<Agent>) {
+    let mut changes = NetworkChanges::new()
+        .inspect_err(|error| unnoticed(error))
+        .ok();
+    let mut sleeps = SleepWatch::new();
     // What changed between the look at the start and now.
     look(&agent);
     loop {
-        if let Err(error) = changes.changed().await {
-            warn!(
-                error = chain(&error),
-                "changes of the network will not be noticed"
-            );
-            return std::future::pending().await;
-        }
+        let slept = tokio::select! {
+            () = next_change(&mut changes) => None,
+            slept = sleeps.slept() => Some(slept),
+        };
         if let Some(device) = &agent.device {
             device.restore();
         }
-        // An interface of some container that comes or goes is no reason to greet the fleet.
-        if look(&agent) {
+        let changed = look(&agent);
+        if changed {
             info!("the network changed");
+        }
+        if let Some(slept) = slept {
+            info!(seconds = slept.as_secs(), "the machine slept");
+            // Told anew, so that a connection which did not outlive the sleep is noticed.
+            agent.endpoints.send_modify(|_| {});
+        }
+        // An interface of some container that comes or goes is no reason to greet the fleet.
+        if changed || slept.is_some() {
             agent.overlay.network_changed();
         }
     }
+}
+
+/// Waits for a change of the network; for ever once there is nobody to tell of one.
+async fn next_change(changes: &mut Option<NetworkChanges>) {
+    let Some(listening) = changes else {
+        return std::future::pending().await;
+    };
+    if let Err(error) = listening.changed().await {
+        unnoticed(&error);
+        *changes = None;
+    }
+}
+
+fn unnoticed(error: &LinkError) {
+    warn!(
+        error = chain(error),
+        "changes of the network will not be noticed"
+    );
 }
 
 fn endpoints(agent: &Agent) -> Result<Vec<SocketAddr>, LinkError> {

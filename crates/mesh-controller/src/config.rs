@@ -7,14 +7,15 @@ use std::{
 };
 
 use mesh_inventory::roster::Signer;
+use mesh_os::paths;
 use mesh_types::{CONTROLLER_PORT, NetworkId};
 use serde::Deserialize;
 
 /// Where the controller's local socket is unless configured otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/mesh/controller.sock";
+pub const DEFAULT_SOCKET: &str = paths::CONTROLLER_SOCKET;
 
 /// Where the configuration is unless said otherwise.
-pub const DEFAULT_CONFIG: &str = "/etc/mesh/controller.toml";
+pub const DEFAULT_CONFIG: &str = paths::CONTROLLER_CONFIG;
 
 const KEYS: [&str; 12] = [
     "network",
@@ -190,7 +191,7 @@ fn listen() -> SocketAddr {
 }
 
 fn state_dir() -> PathBuf {
-    "/var/lib/mesh/controller".into()
+    paths::CONTROLLER_STATE.into()
 }
 
 fn socket() -> PathBuf {

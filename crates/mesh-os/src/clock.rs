@@ -8,10 +8,27 @@ use mesh_types::Instant;
 ///
 /// `CLOCK_BOOTTIME` on Linux, `CLOCK_MONOTONIC_RAW` (`mach_continuous_time`) on macOS.
 pub fn now() -> Instant {
-    #[cfg(target_os = "linux")]
-    let clock = libc::CLOCK_BOOTTIME;
-    #[cfg(not(target_os = "linux"))]
-    let clock = libc::CLOCK_MONOTONIC_RAW;
+    read(CONTINUOUS)
+}
+
+/// The monotonic clock that stands still while the machine sleeps; only the difference between two of its
+/// readings means anything.
+///
+/// `CLOCK_MONOTONIC` on Linux, `CLOCK_UPTIME_RAW` (`mach_absolute_time`) on macOS.
+pub fn awake() -> Instant {
+    read(AWAKE)
+}
+
+#[cfg(target_os = "linux")]
+const CONTINUOUS: libc::clockid_t = libc::CLOCK_BOOTTIME;
+#[cfg(target_os = "macos")]
+const CONTINUOUS: libc::clockid_t = libc::CLOCK_MONOTONIC_RAW;
+#[cfg(target_os = "linux")]
+const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+#[cfg(target_os = "macos")]
+const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+
+fn read(clock: libc::clockid_t) -> Instant {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -38,6 +55,7 @@ mod tests {
     #[test]
     fn the_clock_goes_forward_in_microseconds() {
         let start = now();
+        let start_awake = awake();
         let wall = std::time::Instant::now();
         while wall.elapsed() < Duration::from_millis(5) {
             std::hint::spin_loop();
@@ -45,5 +63,6 @@ mod tests {
         let passed = now().saturating_since(start);
         assert!(passed >= Duration::from_millis(5), "{passed:?}");
         assert!(passed < Duration::from_secs(5), "{passed:?}");
+        assert!(awake().saturating_since(start_awake) >= Duration::from_millis(5));
     }
 }

@@ -12,3 +12,6 @@ pub(crate) mod route;
 pub(crate) mod sockaddr;
 pub(crate) mod underlay;
 pub(crate) mod utun;
+
+#[cfg(test)]
+mod tests;

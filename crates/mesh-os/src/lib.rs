@@ -21,8 +21,10 @@ pub mod log_file;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod notify;
+pub mod paths;
 pub mod poll;
 pub mod privilege;
+pub mod sleep;
 pub mod socket;
 pub mod tun;
 pub mod udp;

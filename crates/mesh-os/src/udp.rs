@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -13,8 +14,13 @@ use crate::socket::{BindError, bind_udp};
 /// The most bytes that one system call hands over for one peer, whatever the offload: a UDP payload.
 const BURST_BYTES_MAX: usize = 65_507;
 
-/// Buffers filled by one receive call; each may hold many datagrams of one peer.
-const BURSTS: usize = 8;
+/// Buffers filled by one receive call. Where the system joins the datagrams of one peer into one buffer a
+/// few are enough; macOS gives one datagram a buffer.
+const BURSTS: usize = if cfg!(target_os = "macos") {
+    quinn_udp::BATCH_SIZE
+} else {
+    8
+};
 
 /// What the kernel is asked to keep for a socket, in bytes: a few milliseconds at full speed. Deeper
 /// queues trade latency for throughput.
@@ -30,6 +36,8 @@ pub struct UdpSocket {
     state: UdpSocketState,
     port: u16,
     is_ipv4: bool,
+    /// The index of the interface that it is bound to; 0 where it is bound to none.
+    interface: AtomicU32,
 }
 
 /// Room for what one [`UdpSocket::recv`] gives. Made once, used for ever.
@@ -113,6 +121,7 @@ impl UdpSocket {
             state,
             port,
             is_ipv4: address.is_ipv4(),
+            interface: AtomicU32::new(0),
         })
     }
 
@@ -121,13 +130,42 @@ impl UdpSocket {
         self.port
     }
 
+    /// Sends by way of the interface of index `interface` from now on, whatever the routes say; by the
+    /// routes again after `None`. Returns whether that is a change. What arrives by other interfaces may be
+    /// lost meanwhile.
+    ///
+    /// Only macOS has this for every process; elsewhere nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// What the system gives: the interface is gone.
+    pub fn bind_to_interface(&self, interface: Option<u32>) -> io::Result<bool> {
+        let index = interface.unwrap_or(0);
+        if self.interface.load(Ordering::Relaxed) == index || !cfg!(target_os = "macos") {
+            return Ok(false);
+        }
+        #[cfg(target_os = "macos")]
+        {
+            let socket = socket2::SockRef::from(&self.socket);
+            let index = std::num::NonZeroU32::new(index);
+            // The option of IPv6 is in force for IPv4 too, on a socket of both families.
+            if self.is_ipv4 {
+                socket.bind_device_by_index_v4(index)?;
+            } else {
+                socket.bind_device_by_index_v6(index)?;
+            }
+        }
+        self.interface.store(index, Ordering::Relaxed);
+        Ok(true)
+    }
+
     /// Receives what has arrived, as much as `batch` has room for. Never blocks.
     ///
     /// Returns whether there was anything; [`RecvBatch::datagrams`] has it.
     ///
     /// # Errors
     ///
-    /// What `recvmmsg` gives. An unreachable destination that an earlier send met is no error.
+    /// What the system gives. An unreachable destination that an earlier send met is no error.
     pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.filled = 0;
         let mut chunks = batch.bytes.chunks_exact_mut(BURST_BYTES_MAX + 1);

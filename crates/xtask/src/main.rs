@@ -5,6 +5,8 @@
     reason = "a build tool talks to the person who runs it"
 )]
 
+mod cfg;
+mod darwin;
 mod deps;
 #[cfg(test)]
 mod docs;
@@ -36,6 +38,8 @@ enum Command {
     Lint,
     /// Make a Debian package or an archive of the program
     Package(package::Args),
+    /// Check the program for macOS, from Linux: types and lints, and with `--link` that it links
+    Darwin(darwin::Args),
     /// Check the direction of dependencies between the crates
     Deps,
     /// Write the reference of the Nix modules' options, `docs/nix-options.md`
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint => lint(),
         Command::Package(args) => package::run(&args),
+        Command::Darwin(args) => darwin::run(&args),
         Command::Deps => deps::run(),
         Command::NixOptions => nix::write_options(),
     };
@@ -80,5 +85,6 @@ fn lint() -> anyhow::Result<()> {
         "sources",
     ])?;
     nix::lint()?;
+    cfg::run()?;
     deps::run()
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
+    darwin::{self, Outcome, Target},
     process::{cargo_command, root, run as run_to_end, shown, workspace},
     setup,
 };
@@ -67,6 +68,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         system_tests(|test| test != WIREGUARD_GO)?.args(ignored),
     );
 
+    let macos = check_macos(args.all)?;
+
     let mut sum = Counts::default();
     println!();
     for (kind, result) in [
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sum.failed += counts.failed;
         sum.ignored += counts.ignored;
     }
+    println!("macOS: {macos}");
     println!("in {} s", start.elapsed().as_secs());
     println!(
         "{} passed, {} failed, {} skipped",
@@ -92,6 +96,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bail!("not every test passed");
     }
     Ok(())
+}
+
+/// The program for macOS: types and lints for one processor, or everything. Returns what became of it.
+fn check_macos(all: bool) -> anyhow::Result<String> {
+    let targets: &[Target] = if all {
+        &[Target::Aarch64, Target::X86_64]
+    } else {
+        &[Target::Aarch64]
+    };
+    Ok(match darwin::check(targets, all)? {
+        Outcome::Passed if all => "checked and linked for both processors".to_owned(),
+        Outcome::Passed => {
+            "checked for aarch64; `cargo xtask darwin --link` does the rest".to_owned()
+        }
+        Outcome::Unavailable(reason) => format!("not checked: {reason}"),
+    })
 }
 
 fn unit_tests() -> Command {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where the agent listens, unless it is told otherwise.
-pub(crate) const AGENT_SOCKET: &str = "/run/mesh/agent.sock";
+pub(crate) const AGENT_SOCKET: &str = mesh_os::paths::AGENT_SOCKET;
 
 /// How long the agent may take to answer; it asks nobody for it.
 const LIMIT: Duration = Duration::from_secs(10);

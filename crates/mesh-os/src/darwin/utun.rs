@@ -5,9 +5,6 @@ use super::sockaddr::{AF_INET, AF_INET6};
 /// The name of the kernel control (`UTUN_CONTROL_NAME`).
 pub(crate) const CONTROL: &str = "com.apple.net.utun_control";
 
-/// What interfaces may be called.
-pub(crate) const NAME_RULE: &str = "`utun` for the first free one, or `utun` and a number";
-
 /// Bytes before each packet: the address family, big-endian.
 pub(crate) const HEADER_BYTES: usize = 4;
 

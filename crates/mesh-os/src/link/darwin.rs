@@ -5,7 +5,7 @@
 use std::{
     ffi::CStr,
     io::{self, Write as _},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -79,6 +79,16 @@ impl Links {
                 &mut ioctl::ifreq_mtu(name, mtu),
             )
         })
+    }
+
+    /// How many packets wait for whoever reads them is not the interface's business here: they wait in the
+    /// receive buffer of the `utun` socket, which is large from the start (512 KiB). Does nothing.
+    ///
+    /// # Errors
+    ///
+    /// None here.
+    pub fn set_queue(&mut self, _index: u32, _packets: u32) -> Result<(), LinkError> {
+        Ok(())
     }
 
     /// Adds an address to interface `index`, for itself alone (/128 or /32) and usable at once (no
@@ -184,7 +194,7 @@ impl Links {
         }))
     }
 
-    /// What is routed through interface `index`, multicast and link-local networks left out.
+    /// What is routed through interface `index`, multicast, broadcast and link-local networks left out.
     ///
     /// # Errors
     ///
@@ -196,6 +206,7 @@ impl Links {
             .filter(|route| route.interface == index && !route.is_scoped)
             .map(|route| route.to)
             .filter(|to| !is_link_local(*to) && !to.addr().is_multicast())
+            .filter(|to| to.addr() != Ipv4Addr::BROADCAST)
             .collect())
     }
 

@@ -21,6 +21,9 @@ use crate::darwin::{
     sockaddr, utun,
 };
 
+/// What names an interface may have here.
+const NAME_RULE: &str = "`utun` for the first free one, or `utun` and a number";
+
 /// A `utun` interface. It vanishes, with its addresses and routes, when this is dropped or the process ends
 /// in whatever way.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Tun {
     pub fn create(name: &str) -> Result<Self, CreateTunError> {
         let unit = utun::unit(name).ok_or_else(|| CreateTunError::Name {
             name: name.to_owned(),
-            rule: utun::NAME_RULE,
+            rule: NAME_RULE,
         })?;
         let fd = open_control().map_err(|error| CreateTunError::Open {
             device: "the kernel's `utun` control",
@@ -64,6 +67,29 @@ impl Tun {
         let index =
             nix::net::if_::if_nametoindex(name.as_str()).map_err(|error| io_error(&name, error))?;
         Ok(Self { fd, name, index })
+    }
+
+    /// Goes on with an interface that another process made, with what waits in it, its addresses and
+    /// routes. `name` as for [`Tun::create`]: one without a number takes any.
+    ///
+    /// # Errors
+    ///
+    /// It is no `utun`, or has another number. Then `fd` is closed, and if that was the last of its copies
+    /// the interface goes with it.
+    pub fn adopt(fd: OwnedFd, name: &str) -> io::Result<Self> {
+        let found = interface_name(&fd)?;
+        let wanted = utun::unit(name).is_some_and(|unit| unit == 0 || found == name);
+        if !wanted || utun::unit(&found).is_none() {
+            return Err(io::Error::other(
+                "it is another device than the one configured",
+            ));
+        }
+        let index = nix::net::if_::if_nametoindex(found.as_str())?;
+        Ok(Self {
+            fd,
+            name: found,
+            index,
+        })
     }
 
     /// Its name.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use mesh_os::paths::IS_MACOS;
 
 use super::{
     layout::{Daemon, Layout, Manager},
@@ -27,7 +28,7 @@ const PACKAGED_PROGRAM: &str = "/usr/bin/mesh";
 /// What kind of machine this is; another root than `/` is taken for one with systemd.
 pub(super) fn system(root: Option<&Path>) -> System {
     let exists = |path: &str| below(root, Path::new(path)).exists();
-    if cfg!(target_os = "macos") {
+    if IS_MACOS {
         return match exists("/run/current-system/darwin-version") || exists("/etc/static") {
             true => System::NixDarwin,
             false => System::Own(Manager::Launchd),
@@ -53,7 +54,7 @@ pub(super) fn below(root: Option<&Path>, path: &Path) -> PathBuf {
 /// The program of a distribution's package.
 pub(super) fn packaged(root: Option<&Path>) -> Option<PathBuf> {
     let path = Path::new(PACKAGED_PROGRAM);
-    (cfg!(target_os = "linux") && below(root, path).exists()).then(|| path.to_owned())
+    (!IS_MACOS && below(root, path).exists()).then(|| path.to_owned())
 }
 
 /// What `install` left, if it did.
