@@ -1,7 +1,11 @@
 //! Services as people install them, in a booted system that is thrown away afterwards.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests and their helpers, which say why one is skipped"
+)]
 
 use std::{
     path::{Path, PathBuf},
