@@ -188,10 +188,18 @@ impl Decoder<'_> {
                 }
             }
         }
-        if document.network.name.is_none()
-            && let Some(name) = root.get("meta").and_then(|meta| meta.get("name"))
-        {
-            document.network.name = self.reader.text(name, "`name` of `meta`");
+        if document.network.name.is_none() {
+            let name = root.get("meta").and_then(|meta| meta.get("name"));
+            match name.filter(|name| !matches!(name.datum, Datum::Null)) {
+                Some(name) => document.network.name = self.reader.text(name, "`name` of `meta`"),
+                None => self.reader.problems.push(
+                    Problem::error(
+                        document.network.span.clone(),
+                        "neither the settings of the mesh instance nor `meta` say the network's `name`",
+                    )
+                    .hint("give the clan a name: `meta.name`"),
+                ),
+            }
         }
         if document.network.id.is_none() {
             self.reader.problems.push(
