@@ -29,7 +29,7 @@ let
       # `all` and the class are added by the mesh itself.
       tags = lib.subtractLists [ "all" "nixos" "darwin" ] (known.${name}.tags or [ ]);
       publicKey = publicKeyOf name;
-      inherit (settings) enabled;
+      inherit (settings) enabled sshHostKeys;
       mesh = withoutNulls {
         inherit (settings)
           address

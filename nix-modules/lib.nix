@@ -13,15 +13,15 @@ let
     filter
     fromJSON
     fromTOML
-    head
+    genList
     isPath
     isString
+    length
     listToAttrs
     map
     mapAttrs
     match
     readFile
-    stringLength
     ;
   address = import ./lib/address.nix;
   decode = import ./lib/decode.nix;
@@ -41,8 +41,7 @@ let
       throw "`${networkId}` is not a network id: 32 of `0`-`9` and `a`-`f`";
 
   show =
-    problem:
-    "error: ${problem.message}" + (if problem ? hint then "\nhint: ${problem.hint}" else "");
+    problem: "error: ${problem.message}" + (if problem ? hint then "\nhint: ${problem.hint}" else "");
 
   # A path, or the text of one, is read; anything else is the inventory itself.
   read =
@@ -112,12 +111,10 @@ let
   membersOf = value: attrValues (resolved value).members;
   addressesOfMember =
     member: [ member.address ] ++ (if member.ipv4 == null then [ ] else [ member.ipv4 ]);
+  # A member's full names, without wildcards.
   namesOf =
     network: member:
-    concatMap (name: [
-      "${name}.${network.domain}"
-      name
-    ]) ([ member.name ] ++ filter text.isLabels member.aliases);
+    map (name: "${name}.${network.domain}") ([ member.name ] ++ filter text.isLabels member.aliases);
 in
 rec {
   inherit nameOf resolve resolveWith;
@@ -168,8 +165,7 @@ rec {
       throw "`${given}` is not an IP address";
 
   # The reverse zone of the network's /48.
-  reverseZoneFor =
-    networkId: ip.reverse6 12 (address.prefix (checkedNetworkId networkId)).address;
+  reverseZoneFor = networkId: ip.reverse6 12 (address.prefix (checkedNetworkId networkId)).address;
 
   # The reverse zones of a fleet, those of its IPv4 pool among them.
   reverseZonesOf =
@@ -186,19 +182,54 @@ rec {
     value:
     let
       inherit ((resolved value)) network;
-      entry = member: map (own: {
-        name = own;
-        value = namesOf network member;
-      }) (addressesOfMember member);
+      entry =
+        member:
+        map (own: {
+          name = own;
+          value = namesOf network member;
+        }) (addressesOfMember member);
     in
     listToAttrs (concatMap entry (membersOf value));
+
+  # The entries of `programs.ssh.knownHosts`: each machine's SSH host keys under all its names and addresses.
+  # As `mesh hosts --format nix` calls them.
+  knownHostsFor =
+    value:
+    let
+      inherit ((resolved value)) network;
+      isWildcard = alias: !(text.isLabels alias);
+      entries =
+        member:
+        let
+          keys = member.sshHostKeys or [ ];
+          wildcards = filter isWildcard member.aliases;
+          entry = index: {
+            name = if index == 0 then member.name else "${member.name}.${toString (index + 1)}";
+            value = {
+              hostNames = [
+                member.name
+              ]
+              ++ namesOf network member
+              ++ map (alias: "${alias}.${network.domain}") wildcards
+              ++ addressesOfMember member;
+              publicKey = elemAt keys index;
+            };
+          };
+        in
+        genList entry (length keys);
+    in
+    listToAttrs (concatMap entries (membersOf value));
+
+  # The text of a Mac's `/etc/resolver/<domain>`: the fleet's names are asked of the agent at `address`.
+  resolverFileFor = address: "nameserver ${address}\n";
 
   # `host:port` of the controllers that are switched on, where they are reached without the mesh.
   controllersOf =
     value:
     let
       isController = member: isOn member && builtins.elem "controller" member.roles;
-      reached = member: map (given: "${(endpoint.parse given).host}:${toString controllerPort}") member.endpoints;
+      reached =
+        member: map (given: "${(endpoint.parse given).host}:${toString controllerPort}") member.endpoints;
       all = concatMap reached (filter isController (membersOf value));
     in
     attrNames (

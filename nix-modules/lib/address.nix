@@ -6,7 +6,8 @@ let
 in
 rec {
   # The 12 hex digits of the /48: `fd` and 40 bits of a hash.
-  prefixDigits = networkId: "fd" + substring 0 10 (hashString "sha256" "mesh-prefix-v1\n${networkId}");
+  prefixDigits =
+    networkId: "fd" + substring 0 10 (hashString "sha256" "mesh-prefix-v1\n${networkId}");
 
   prefix = networkId: {
     family = 6;

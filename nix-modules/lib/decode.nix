@@ -50,6 +50,7 @@ let
     "publicKey"
     "enabled"
     "mesh"
+    "sshHostKeys"
     "deploy"
   ];
   meshKeys = [
@@ -87,7 +88,8 @@ let
   isNetworkId = id: match "[0-9a-f]{32}" id != null;
   parsed = parse: value: if isString value then parse value else null;
   isLabel =
-    label: stringLength label >= 1 && stringLength label <= 253 && match ".*[[:cntrl:]].*" label == null;
+    label:
+    stringLength label >= 1 && stringLength label <= 253 && match ".*[[:cntrl:]].*" label == null;
   label =
     what: given:
     if isLabel given then
@@ -181,6 +183,7 @@ let
         tags = texts (field "tags" given);
         publicKey = if key == null || key ? reason then null else key // { text = given.publicKey; };
         enabled = if isBool enabled then enabled else true;
+        sshHostKeys = texts (field "sshHostKeys" given);
         mesh = {
           address = parsed ip.parse6 (field "address" mesh);
           ipv4 = parsed ip.parse4 (field "ipv4" mesh);
@@ -204,7 +207,9 @@ let
         else
           [
             (
-              { message = text.notAName name; }
+              {
+                message = text.notAName name;
+              }
               // (if corrected == null then { } else { hint = "use `${corrected}`"; })
             )
           ]
@@ -218,6 +223,7 @@ let
       ++ concatMap (label "tag") (texts (field "tags" given))
       ++ publicKeyProblems (what "publicKey") (field "publicKey" given)
       ++ isTruth (what "enabled") (field "enabled" given)
+      ++ areTexts (what "sshHostKeys") (field "sshHostKeys" given)
       ++ isObject (what "deploy") (field "deploy" given)
       ++ classProblems (what "machineClass") (field "machineClass" given)
       ++ meshProblems (what "mesh") (field "mesh" given);
@@ -370,7 +376,9 @@ let
         passedOver = if isClan then [ "extraModules" ] else [ ];
       } given
       ++ isObject "`settings` of ${whose}" (field "settings" given)
-      ++ concatMap (key: assignmentProblems isClan "`${key}` of ${whose}" (field key given)) assignmentKeys;
+      ++ concatMap (
+        key: assignmentProblems isClan "`${key}` of ${whose}" (field key given)
+      ) assignmentKeys;
     assignmentProblems =
       isClan: whose: given:
       if isClan && isList given then
@@ -397,9 +405,7 @@ let
       meshes = filter (name: instances.${name}.module == "mesh") (attrNames instances);
       settingsOf =
         name:
-        map (field "settings") (
-          [ written.${name} ] ++ attrValues (object (field "roles" written.${name}))
-        );
+        map (field "settings") ([ written.${name} ] ++ attrValues (object (field "roles" written.${name})));
       described =
         given:
         if has "network" given then
@@ -471,7 +477,19 @@ let
       network.problems isClan "`network`" inventory.network
     else if isClan then
       concatMap (network.problems true "the network's settings") descriptions
-      ++ (if ofClan.name == null then isText "`name` of `meta`" metaName else [ ])
+      ++ (
+        if ofClan.name != null then
+          [ ]
+        else if metaName == null then
+          [
+            {
+              message = "neither the settings of the mesh instance nor `meta` say the network's `name`";
+              hint = "give the clan a name: `meta.name`";
+            }
+          ]
+        else
+          isText "`name` of `meta`" metaName
+      )
       ++ (
         if ofNetwork.id == null then
           [
@@ -493,7 +511,8 @@ let
 
   tagProblems =
     tag:
-    label "tag" tag ++ areTexts "tag `${shown tag}`" (
+    label "tag" tag
+    ++ areTexts "tag `${shown tag}`" (
       let
         listed = (written "tags").${tag};
       in

@@ -126,7 +126,8 @@ rec {
       groups = genList (index: stripZeros (substring (index * 4) 4 digits)) 8;
       run = longestRun groups;
       after = run.start + run.size;
-      between = from: to: concatStringsSep ":" (genList (index: elemAt groups (from + index)) (to - from));
+      between =
+        from: to: concatStringsSep ":" (genList (index: elemAt groups (from + index)) (to - from));
       mapped = match "0{20}ffff(.{8})" digits;
       low = foldl' (sum: at: sum * 16 + values.${substring at 1 (elemAt mapped 0)}) 0 (genList (x: x) 8);
     in
@@ -166,8 +167,7 @@ rec {
         length = bits;
       };
 
-  showNet =
-    net: "${(if net.family == 4 then show4 else show6) net.address}/${toString net.length}";
+  showNet = net: "${(if net.family == 4 then show4 else show6) net.address}/${toString net.length}";
 
   # The first `length` bits of an address, the others zero.
   mask =

@@ -60,7 +60,10 @@ let
       address = if text == null then null else ip.parse4 text;
     in
     if
-      address == null || state.given ? ${name} || !(ip.isHost pool address) || ownerOf state address != null
+      address == null
+      || state.given ? ${name}
+      || !(ip.isHost pool address)
+      || ownerOf state address != null
     then
       state
     else

@@ -99,18 +99,13 @@ let
         ];
       };
 
-  # Names of SSH's algorithms whose signatures are verified, and of those that are known and are not.
+  # SSH's algorithms whose signatures are verified.
   verified = [
     "ssh-ed25519"
     "sk-ssh-ed25519@openssh.com"
     "ecdsa-sha2-nistp256"
     "sk-ecdsa-sha2-nistp256@openssh.com"
     "ssh-rsa"
-  ];
-  unverified = [
-    "ssh-dss"
-    "ecdsa-sha2-nistp384"
-    "ecdsa-sha2-nistp521"
   ];
 
   notASigner = "not a signer: an SSH public key (`ssh-ed25519 AAAA…`) or a `mesh1…` identity is expected";
@@ -161,30 +156,42 @@ let
     in
     4 * stringLength positive;
 
+  # An SSH public key: { algorithm, plain, bytes, rest }, of which `plain` is without the comment; or null.
   sshKey =
     line:
     let
       parts = match "([A-Za-z0-9+/=@.-]+) ([A-Za-z0-9+/]+)(=?=?)( .*)?" line;
       algorithm = elemAt parts 0;
-      encoded = elemAt parts 1;
       padding = elemAt parts 2;
-      padded = encoded + padding;
-      decoded = toHex padded;
+      encoded = elemAt parts 1 + padding;
+      decoded = toHex encoded;
       bytes = substring 0 (stringLength decoded - 2 * stringLength padding) decoded;
       name = field bytes;
-      whole = stringLength padded / 4 * 4 == stringLength padded;
-      named = whole && name != null && name.value == textToHex algorithm;
+      isWhole = stringLength encoded / 4 * 4 == stringLength encoded;
+      isNamed = isWhole && name != null && name.value == textToHex algorithm;
     in
-    if parts == null || !named then
+    if parts == null || !isNamed || !(wellFormed algorithm name.rest) then
+      null
+    else
+      {
+        inherit algorithm bytes;
+        inherit (name) rest;
+        plain = "${algorithm} ${encoded}";
+      };
+
+  sshSigner =
+    line:
+    let
+      key = sshKey line;
+    in
+    if key == null then
       bad notASigner
-    else if elem algorithm unverified then
-      bad "SSH keys of kind `${algorithm}` cannot sign rosters; use Ed25519, ECDSA P-256, RSA or their hardware-token forms"
-    else if !(elem algorithm verified) || !(wellFormed algorithm name.rest) then
-      bad notASigner
-    else if algorithm == "ssh-rsa" && rsaBits name.rest < 2048 then
+    else if !(elem key.algorithm verified) then
+      bad "SSH keys of kind `${key.algorithm}` cannot sign rosters; use Ed25519, ECDSA P-256, RSA or their hardware-token forms"
+    else if key.algorithm == "ssh-rsa" && rsaBits key.rest < 2048 then
       bad "an RSA key must have at least 2048 bits to sign rosters"
     else
-      { data = bytes; };
+      { data = key.bytes; };
 in
 {
   # A member's key: { guest, halves } with the 32-byte keys in hex, or { reason, isSecret }.
@@ -203,6 +210,9 @@ in
         halves = [ (substring 0 64 (toHex encoded)) ];
       };
 
+  # An SSH host key as type and base64, without its comment; or null.
+  hostKey = key: (sshKey (text.trimEnd " \t\r\n" key)).plain or null;
+
   # A signer: { text, data } with what two forms of one key have in common, or { reason, isSecret }.
   signer =
     given:
@@ -211,7 +221,7 @@ in
       key = identity line;
     in
     if !(hasPrefix "mesh1" line) then
-      { text = line; } // sshKey line
+      { text = line; } // sshSigner line
     else if key ? reason then
       key
     else

@@ -45,11 +45,13 @@ rec {
   text = value: if isString value then value else null;
   texts = value: if isList value then filter isString value else [ ];
 
-  isObject = what: value: if value == null || isAttrs value then [ ] else wrongKind what "an object" value;
+  isObject =
+    what: value: if value == null || isAttrs value then [ ] else wrongKind what "an object" value;
 
   isText = what: value: if value == null || isString value then [ ] else wrongKind what "text" value;
 
-  isTruth = what: value: if value == null || isBool value then [ ] else wrongKind what "true or false" value;
+  isTruth =
+    what: value: if value == null || isBool value then [ ] else wrongKind what "true or false" value;
 
   areTexts =
     what: value:

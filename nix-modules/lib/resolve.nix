@@ -12,7 +12,6 @@ let
     listToAttrs
     map
     mapAttrs
-    tail
     ;
   address = import ./address.nix;
   endpoint = import ./endpoint.nix;
@@ -119,8 +118,7 @@ let
           "external"
         ]
       );
-      ofTag =
-        tag: concatMap (unknownMachine document "tag `${shown tag}`") document.tags.${tag};
+      ofTag = tag: concatMap (unknownMachine document "tag `${shown tag}`") document.tags.${tag};
       ofRole =
         instance: name: role:
         let
@@ -173,30 +171,42 @@ let
           value = alias;
         }) machine.mesh.aliases
       );
-      isFree = entry: text.isLabels entry.value && !(machines ? ${entry.value});
-      form =
+      # The other machine whose name a wildcard is below, or null.
+      aboveOf =
         entry:
         let
-          corrected = text.correctedLabels entry.value;
+          labels = text.splitOn "[.]" entry.value;
+          last = builtins.elemAt labels (builtins.length labels - 1);
+          isBelow = text.hasPrefix "*." entry.value && last != entry.name && machines ? ${last};
         in
-        if text.isLabels entry.value then
-          [ ]
-        else
+        if isBelow then last else null;
+      isFree = entry: text.isAlias entry.value && !(machines ? ${entry.value}) && aboveOf entry == null;
+      problemsOf =
+        entry:
+        let
+          corrected = text.correctedAlias entry.value;
+        in
+        if !(text.isAlias entry.value) then
           [
             (
               {
-                message = "`${shown entry.value}` is not an alias: labels of `a`-`z`, `0`-`9` and `-`, joined by dots";
+                message = "`${shown entry.value}` is not an alias: labels of `a`-`z`, `0`-`9` and `-`, joined by dots; a wildcard begins with `*.`";
               }
               // (if corrected == null then { } else { hint = "use `${corrected}`"; })
             )
-          ];
-      machine =
-        entry:
-        if machines ? ${entry.value} then
+          ]
+        else if machines ? ${entry.value} then
           [
             {
               message = "alias `${entry.value}` of machine `${entry.name}` is the name of a machine";
               hint = "take another alias";
+            }
+          ]
+        else if aboveOf entry != null then
+          [
+            {
+              message = "wildcard `${entry.value}` of machine `${entry.name}` is below the name of machine `${aboveOf entry}`";
+              hint = "give it to `${aboveOf entry}`, or put it below another name";
             }
           ]
         else
@@ -213,7 +223,39 @@ let
             }
           ];
     in
-    concatMap (entry: form entry ++ machine entry) entries ++ twice message (filter isFree entries);
+    concatMap problemsOf entries ++ twice message (filter isFree entries);
+
+  hostKeyProblems =
+    machines:
+    let
+      isKey = key: keys.hostKey key != null;
+      wrong = name: {
+        message = "an SSH host key of machine `${name}` is none";
+        hint = "take the content of `/etc/ssh/ssh_host_ed25519_key.pub`, or what `ssh-keyscan` prints after the name";
+      };
+      entries = perMachine machines (
+        name: machine:
+        map (key: {
+          inherit name;
+          value = keys.hostKey key;
+        }) (filter isKey machine.sshHostKeys)
+      );
+      message =
+        other: entry:
+        if other == entry.name then
+          [ ]
+        else
+          [
+            {
+              message = "machines `${other}` and `${entry.name}` have one SSH host key";
+              hint = "make another for one of the two: `ssh-keygen -A`, after the old one is gone";
+            }
+          ];
+    in
+    perMachine machines (
+      name: machine: map (_: wrong name) (filter (key: !(isKey key)) machine.sshHostKeys)
+    )
+    ++ twice message entries;
 
   gatewayProblems =
     document: roles:
@@ -240,9 +282,7 @@ let
         else
           [ ];
     in
-    perMachine document.machines (
-      name: machine: concatMap (one name machine) machine.mesh.gateways
-    );
+    perMachine document.machines (name: machine: concatMap (one name machine) machine.mesh.gateways);
 
   ciphers = [
     "aes"
@@ -315,7 +355,9 @@ let
 
   # The subnets that are the mesh's own.
   own =
-    network: [ (address.prefix network.id) ] ++ (if network.ipv4 == null then [ ] else [ (ip.truncate network.ipv4) ]);
+    network:
+    [ (address.prefix network.id) ]
+    ++ (if network.ipv4 == null then [ ] else [ (ip.truncate network.ipv4) ]);
 
   routeProblems =
     network: name: net:
@@ -337,18 +379,21 @@ let
   endpointProblems =
     network: machine:
     endpoint.problems machine.mesh.endpoints
-    ++ map (given: {
-      message = "endpoint `${shown given}` is inside the mesh itself";
-      hint = "name an address that the machine has without the mesh";
-    }) (
-      filter (
-        given:
-        let
-          parsed = endpoint.parse given;
-        in
-        parsed ? family && builtins.any (net: ip.contains net parsed.family parsed.address) (own network)
-      ) machine.mesh.endpoints
-    );
+    ++
+      map
+        (given: {
+          message = "endpoint `${shown given}` is inside the mesh itself";
+          hint = "name an address that the machine has without the mesh";
+        })
+        (
+          filter (
+            given:
+            let
+              parsed = endpoint.parse given;
+            in
+            parsed ? family && builtins.any (net: ip.contains net parsed.family parsed.address) (own network)
+          ) machine.mesh.endpoints
+        );
 
   # The addresses as hex digits; none for a machine whose address is an error.
   addressesOf =
@@ -408,29 +453,33 @@ let
   };
   isKnown = network.id != null && network.name != null;
 
-  member = name: machine: {
-    inherit name;
-    inherit (machine) class enabled;
-    publicKey = machine.publicKey.text or null;
-    address = ip.show6 addresses.given.${name};
-    ipv4 = if ipv4.given ? ${name} then ip.show4 ipv4.given.${name} else null;
-    tags = tags.${name};
-    roles = map (given: given.role) roles.${name};
-    endpoints = distinct (text: text) (
-      machine.mesh.endpoints
-      ++ concatMap (given: given.settings.endpoints or [ ]) roles.${name}
+  member =
+    name: machine:
+    {
+      inherit name;
+      inherit (machine) class enabled;
+      publicKey = machine.publicKey.text or null;
+      address = ip.show6 addresses.given.${name};
+      ipv4 = if ipv4.given ? ${name} then ip.show4 ipv4.given.${name} else null;
+      tags = tags.${name};
+      roles = map (given: given.role) roles.${name};
+      endpoints = distinct (text: text) (
+        machine.mesh.endpoints ++ concatMap (given: given.settings.endpoints or [ ]) roles.${name}
+      );
+      aliases = sorted machine.mesh.aliases;
+      routes = map ip.showNet machine.mesh.routes;
+      gateways = filter text.isName machine.mesh.gateways;
+      ciphers =
+        if isGuest machine then
+          [ "chacha" ]
+        else if machine.mesh.ciphers == null then
+          ciphers
+        else
+          sorted machine.mesh.ciphers;
+    }
+    // (
+      if machine.sshHostKeys == [ ] then { } else { sshHostKeys = map keys.hostKey machine.sshHostKeys; }
     );
-    aliases = sorted machine.mesh.aliases;
-    routes = map ip.showNet machine.mesh.routes;
-    gateways = filter text.isName machine.mesh.gateways;
-    ciphers =
-      if isGuest machine then
-        [ "chacha" ]
-      else if machine.mesh.ciphers == null then
-        ciphers
-      else
-        sorted machine.mesh.ciphers;
-  };
 in
 {
   problems =
@@ -439,6 +488,7 @@ in
     ++ signers.problems
     ++ keyProblems machines
     ++ aliasProblems machines
+    ++ hostKeyProblems machines
     ++ gatewayProblems document roles
     ++ perMachine machines cipherProblems
     ++ (

@@ -11,12 +11,9 @@ let
     filter
     foldl'
     head
-    isAttrs
-    isBool
     isInt
     isString
     length
-    listToAttrs
     mapAttrs
     match
     ;
@@ -53,8 +50,7 @@ let
     if isInt rate then
       rate > 0
     else
-      isString rate
-      && match "[+]?0*[1-9][0-9]{0,18}(KiB|MiB|GiB)?" rate != null;
+      isString rate && match "[+]?0*[1-9][0-9]{0,18}(KiB|MiB|GiB)?" rate != null;
 
   settingsProblems =
     role: settings:
@@ -106,7 +102,8 @@ let
     roleName: role: machine: tags:
     let
       set = concatMap (
-        tag: map (leaf: leaf // { inherit tag; }) (leaves (role.tags.${tag} or { settings = { }; }).settings)
+        tag:
+        map (leaf: leaf // { inherit tag; }) (leaves (role.tags.${tag} or { settings = { }; }).settings)
       ) tags;
       clashing = leaf: filter (other: other.tag < leaf.tag && contradict leaf other) set;
       told = leaf: other: {
@@ -153,26 +150,32 @@ let
   mesh = document.instances.${head meshes};
   isSingle = length meshes == 1;
   present = filter (role: mesh.roles ? ${role}) names;
-  has =
-    role: machine:
-    role.machines ? ${machine} || any (tag: role.tags ? ${tag}) tags.${machine};
+  has = role: machine: role.machines ? ${machine} || any (tag: role.tags ? ${tag}) tags.${machine};
   merged =
     role: machine:
     let
       byTag = map (tag: role.tags.${tag}.settings) (filter (tag: role.tags ? ${tag}) tags.${machine});
       byMachine = if role.machines ? ${machine} then [ role.machines.${machine}.settings ] else [ ];
     in
-    foldl' merge { } ([
-      mesh.settings
-      role.settings
-    ] ++ byTag ++ byMachine);
+    foldl' merge { } (
+      [
+        mesh.settings
+        role.settings
+      ]
+      ++ byTag
+      ++ byMachine
+    );
   ofMachine =
     machine:
     map (role: {
       inherit role;
       settings = merged mesh.roles.${role} machine;
     }) (filter (role: has mesh.roles.${role} machine) present);
-  roles = if isSingle then mapAttrs (machine: _: ofMachine machine) document.machines else mapAttrs (_: _: [ ]) document.machines;
+  roles =
+    if isSingle then
+      mapAttrs (machine: _: ofMachine machine) document.machines
+    else
+      mapAttrs (_: _: [ ]) document.machines;
 
   controllers = filter (machine: any (given: given.role == "controller") roles.${machine}) (
     attrNames document.machines

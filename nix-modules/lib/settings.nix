@@ -45,8 +45,7 @@ in
   contradict =
     one: other:
     let
-      common =
-        if length one.path < length other.path then length one.path else length other.path;
+      common = if length one.path < length other.path then length one.path else length other.path;
       start = path: genList (elemAt path) common;
     in
     start one.path == start other.path

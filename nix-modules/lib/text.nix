@@ -37,6 +37,14 @@ rec {
     in
     if kept == null then "" else elemAt kept 0;
 
+  # As `trim`, at the end alone.
+  trimEnd =
+    drop: text:
+    let
+      kept = match "(.*[^${drop}])[${drop}]*" text;
+    in
+    if kept == null then "" else elemAt kept 0;
+
   # Whole numbers with leading zeros, which JSON has not.
   number =
     digits:
@@ -48,10 +56,7 @@ rec {
   repeat = count: text: concatStringsSep "" (genList (_: text) count);
 
   # As messages show what was given, in one line.
-  shown =
-    replaceStrings
-      [ "\\" "\"" "'" "\n" "\r" "\t" ]
-      [ "\\\\" "\\\"" "\\'" "\\n" "\\r" "\\t" ];
+  shown = replaceStrings [ "\\" "\"" "'" "\n" "\r" "\t" ] [ "\\\\" "\\\"" "\\'" "\\n" "\\r" "\\t" ];
 
   # Names as a list for a sentence.
   quoted =
@@ -96,4 +101,22 @@ rec {
       null
     else
       concatStringsSep "." labels;
+
+  # As a name of labels, or a wildcard, which is `*.` before one.
+  isAlias =
+    text:
+    if hasPrefix "*." text then
+      isLabels (removePrefix "*." text) && stringLength text <= 253
+    else
+      isLabels text;
+
+  correctedAlias =
+    text:
+    let
+      below = correctedLabels (removePrefix "*." text);
+    in
+    if hasPrefix "*." text then
+      (if below == null then null else "*.${below}")
+    else
+      correctedLabels text;
 }

@@ -100,6 +100,8 @@ fn generated_inventories_resolve_to_the_same_bytes() {
         r#""routes":[""#,
         r#""enabled":false"#,
         r#"wireguard:"#,
+        r#""sshHostKeys":["ssh-ed25519"#,
+        r#""*.apps-of-"#,
         r#"größe"#,
     ] {
         assert!(texts.contains(seen), "no inventory has `{seen}`");
@@ -332,4 +334,57 @@ fn wrong_names_are_corrected_in_the_same_way() {
         })
         .collect();
     assert_eq!(in_nix, json!(in_rust));
+}
+
+/// The blocks of code in a page, each without its fences.
+fn blocks(page: &str) -> Vec<&str> {
+    page.split("```nix\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_true() {
+    let page = fs::read_to_string(nix::root().join("docs/nix-lib.md")).unwrap();
+    let blocks = blocks(&page);
+    let (inventory, examples) = blocks.split_first().unwrap();
+    let pairs: Vec<_> = examples
+        .iter()
+        .map(|block| {
+            let (example, result) = block.split_once("# => ").unwrap();
+            // A result of several lines goes on in comments.
+            let result = result.replace("\n# ", "\n");
+            format!("{{ is = ({example}); documented = ({result}); }}")
+        })
+        .collect();
+    assert!(pairs.len() > 12);
+    let expression = format!(
+        "let lib = import {}; inventory = {inventory}; in [ {} ]",
+        library().display(),
+        pairs.join(" ")
+    );
+    let Some(answers) = nix::evaluate(&expression) else {
+        return;
+    };
+    for (answer, block) in answers.as_array().unwrap().iter().zip(examples) {
+        assert_eq!(answer["is"], answer["documented"], "{block}");
+    }
+}
+
+#[test]
+fn every_function_is_documented() {
+    let page = fs::read_to_string(nix::root().join("docs/nix-lib.md")).unwrap();
+    let Some(names) = nix::evaluate(&format!(
+        "builtins.attrNames (import {})",
+        library().display()
+    )) else {
+        return;
+    };
+    for name in names.as_array().unwrap() {
+        let name = name.as_str().unwrap();
+        let is_there =
+            page.contains(&format!("`{name}`")) || page.contains(&format!("lib.{name} "));
+        assert!(is_there, "docs/nix-lib.md does not tell of `{name}`");
+    }
 }

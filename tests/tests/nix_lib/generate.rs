@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mesh_types::{IdentitySeed, MemberKey};
 use proptest::{
     collection::{btree_map, btree_set, vec},
@@ -190,7 +191,10 @@ fn machine(index: usize, names: Vec<String>) -> impl Strategy<Value = Value> {
         ],
         0..=2,
     );
-    let aliases = option::of(vec(select(&["wiki", "git", "git", "a.b"][..]), 0..3));
+    let aliases = option::of(vec(
+        select(&["wiki", "git", "git", "a.b", "*.apps"][..]),
+        0..3,
+    ));
     let routes = subsequence(
         vec![
             "192.0.2.0/24",
@@ -208,8 +212,9 @@ fn machine(index: usize, names: Vec<String>) -> impl Strategy<Value = Value> {
     let ciphers = prop_oneof![8 => Just(Value::Null), 1 => Just(json!(["chacha", "aes", "chacha"])), 1 => Just(json!(["chacha"]))];
     let pin =
         prop_oneof![20 => Just(Value::Null), 1 => Just(json!(format!("10.7.3.{}", index + 2)))];
-    (class, tags, key, enabled, (endpoints, aliases, routes, gateways, ciphers, pin)).prop_map(
-        move |(class, tags, key, enabled, (endpoints, aliases, routes, gateways, ciphers, pin))| {
+    let host_keys = vec(ssh_key(index), 0..3);
+    (class, tags, key, (enabled, host_keys), (endpoints, aliases, routes, gateways, ciphers, pin)).prop_map(
+        move |(class, tags, key, (enabled, host_keys), (endpoints, aliases, routes, gateways, ciphers, pin))| {
             // Mostly one machine's alone.
             let aliases: Option<Vec<_>> = aliases.map(|aliases| {
                 let own = |alias| if alias == "a.b" { format!("a.b{index}") } else { format!("{alias}-of-{index}") };
@@ -217,6 +222,7 @@ fn machine(index: usize, names: Vec<String>) -> impl Strategy<Value = Value> {
             });
             json!({
                 "machineClass": class, "tags": tags, "publicKey": key, "enabled": enabled,
+                "sshHostKeys": host_keys,
                 "mesh": {
                     "endpoints": endpoints, "aliases": aliases, "routes": routes, "gateways": gateways,
                     "ciphers": ciphers, "ipv4": pin,
@@ -225,6 +231,26 @@ fn machine(index: usize, names: Vec<String>) -> impl Strategy<Value = Value> {
             })
         },
     )
+}
+
+/// An SSH host key as its file has it, now and then with something else in its place.
+fn ssh_key(index: usize) -> impl Strategy<Value = String> {
+    let comment = select(&["", " root@host", "  two words \n"][..]);
+    (0..30_u8, comment).prop_map(move |(kind, comment)| {
+        let mut blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20".to_vec();
+        // One in thirty is two machines'.
+        blob.extend(
+            [if kind == 0 {
+                0
+            } else {
+                u8::try_from(index).unwrap() + 1
+            }; 32],
+        );
+        if kind == 1 {
+            blob.pop();
+        }
+        format!("ssh-ed25519 {}{comment}", BASE64_STANDARD.encode(blob))
+    })
 }
 
 /// The mesh instance. Settings of several layers, some of which contradict each other.
