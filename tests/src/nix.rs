@@ -54,3 +54,23 @@ pub fn try_evaluate(expression: &str) -> Option<Result<Value, String>> {
     }
     Some(Ok(serde_json::from_slice(&output.stdout).expect("JSON")))
 }
+
+/// Builds a derivation, and gives its path in the store. `None`: there is no Nix, which is said on stderr.
+///
+/// # Panics
+///
+/// If the build fails, with what Nix says of it.
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+pub fn build(expression: &str) -> Option<PathBuf> {
+    let output = Command::new("nix-build")
+        .args(["--no-out-link", "--expr", expression])
+        .output();
+    let Ok(output) = output else {
+        eprintln!("skipped: there is no nix-build");
+        return None;
+    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let path = String::from_utf8(output.stdout).expect("a path");
+    Some(path.trim().into())
+}

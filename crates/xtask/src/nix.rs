@@ -14,7 +14,7 @@ const EXPRESSION: &str =
     "(import ./nix-modules/reference.nix { lib = import ./tests/nix-stub/lib.nix; }).text";
 
 /// The files that are formatted and linted: what a user evaluates.
-const FILES: [&str; 2] = ["flake.nix", "nix-modules"];
+const FILES: [&str; 3] = ["docs/examples", "flake.nix", "nix-modules"];
 
 /// Writes the reference of the modules' options.
 pub(crate) fn write_options() -> anyhow::Result<()> {
