@@ -14,7 +14,7 @@ use mesh_os::{
 use mesh_types::NodeId;
 use tracing::{debug, error, info, warn};
 
-use crate::{chain, config::Config};
+use crate::{chain, config::Config, view};
 
 /// The inner MTU until a path proves more, in bytes: the least that IPv6 allows (RFC 8200 section 5), which
 /// any underlay carries with WireGuard's and its own headers around it.
@@ -132,11 +132,19 @@ impl Configured {
 fn addresses(config: &Config, own: &NodeId, roster: Option<&Roster>) -> Vec<IpAddr> {
     let member = roster.and_then(|roster| roster.member_by_node_id(own));
     match (roster, member) {
-        (_, Some(Member { address, ipv4, .. })) => {
-            let ipv4 = ipv4.map(IpAddr::from);
-            std::iter::once(IpAddr::from(*address))
-                .chain(ipv4)
-                .collect()
+        (
+            _,
+            Some(Member {
+                address,
+                ipv4,
+                routes,
+                ..
+            }),
+        ) => {
+            // Its own come first: packets leave with them.
+            let own = [Some(IpAddr::from(*address)), ipv4.map(IpAddr::from)];
+            let hosts = host_routes(routes).map(|route| route.addr());
+            own.into_iter().flatten().chain(hosts).collect()
         }
         (Some(_), None) => Vec::new(),
         (None, None) => config
@@ -163,11 +171,32 @@ fn interface_config(config: &Config, own: &NodeId, roster: Option<&Roster>) -> I
                 .map(IpNet::from),
         );
     }
+    let others = roster.iter().flat_map(|roster| roster.members().values());
+    for member in others.filter(|member| view::not_tried(member).is_none()) {
+        // Without an address of the family a packet would leave with one of the underlay.
+        let reachable = |route: &IpNet| {
+            addresses
+                .iter()
+                .any(|ip| ip.is_ipv4() == route.addr().is_ipv4())
+        };
+        let foreign = |route: &IpNet| !addresses.contains(&route.addr());
+        routes
+            .extend(host_routes(&member.routes).filter(|route| reachable(route) && foreign(route)));
+    }
     InterfaceConfig {
         mtu: MTU,
         addresses,
         routes,
     }
+}
+
+/// Routes of a single address: the machine itself answers to it, as to the one it had in another network.
+/// What leads further, behind a machine, needs forwarding there.
+fn host_routes(routes: &[IpNet]) -> impl Iterator<Item = IpNet> {
+    routes
+        .iter()
+        .filter(|route| route.prefix_len() == route.max_prefix_len())
+        .copied()
 }
 
 #[cfg(test)]
@@ -226,5 +255,23 @@ mod tests {
         fleet.member_mut("cinnabar").ipv4 = Some("10.1.0.2".parse().unwrap());
         let pool = "10.1.0.0/16".parse().unwrap();
         assert_eq!(interface(&cinnabar, &fleet.roster(2)).routes, [route, pool]);
+    }
+
+    #[test]
+    fn a_route_of_one_address_is_another_address_of_its_machine() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        let behind = "192.0.2.0/24".parse().unwrap();
+        let old: IpNet = "fd80:56c2:e21c::1/128".parse().unwrap();
+        fleet.member_mut("galena").routes = vec![behind, old];
+        let roster = fleet.roster(1);
+        let config = config(&fleet, "");
+        let interface = |name| {
+            let own = fleet.seed_of(name).public().node_id();
+            interface_config(&config, &own, Some(&roster))
+        };
+        let prefix = IpNet::from(network().prefix().net());
+        assert_eq!(interface("galena").addresses[1..], [old.addr()]);
+        assert_eq!(interface("galena").routes, [prefix]);
+        assert_eq!(interface("cinnabar").routes, [prefix, old]);
     }
 }

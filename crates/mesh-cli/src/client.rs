@@ -4,10 +4,14 @@ use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Method, Request, body::Bytes};
+use hyper::{Method, Request, StatusCode, body::Bytes, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::timeout,
+};
 
 use crate::failure::{Exit, Failure};
 
@@ -71,12 +75,18 @@ impl Daemon {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| self.unreachable(error))?;
-        let answer = timeout(limit, exchange(stream, method, path_and_query)).await;
-        let (success, body) = answer
+        let request = Request::builder()
+            .method(method)
+            .uri(path_and_query)
+            .header(HOST, "mesh")
+            .body(Empty::new())
+            .context("this question cannot be asked")?;
+        let answer = timeout(limit, exchange(stream, request)).await;
+        let (status, body) = answer
             .map_err(|_| anyhow!("it did not answer within {} s", limit.as_secs()))
             .flatten()
             .map_err(|error| self.silent(error))?;
-        if !success {
+        if !status.is_success() {
             return Err(self.refusal(&body));
         }
         serde_json::from_slice(&body).map_err(|error| {
@@ -150,27 +160,25 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
         .block_on(future)
 }
 
-/// One question and whether it was answered with success.
-async fn exchange(
-    stream: UnixStream,
-    method: Method,
-    path_and_query: &str,
-) -> anyhow::Result<(bool, Bytes)> {
+/// One question of HTTP/1.1, and what is answered: the status and at most 64 MiB.
+///
+/// # Errors
+///
+/// What the connection gives.
+pub(crate) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Empty<Bytes>>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path_and_query)
-        .header(hyper::header::HOST, "mesh")
-        .body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
-        let success = response.status().is_success();
+        let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
             .map_err(|error| anyhow!(error))?;
-        anyhow::Ok((success, body.to_bytes()))
+        anyhow::Ok((status, body.to_bytes()))
     };
     // The connection moves the bytes while the answer is awaited, and ends with it or after it.
     tokio::pin!(answer, connection);

@@ -3,8 +3,10 @@
 pub(crate) mod agent;
 pub(crate) mod controller;
 pub(crate) mod demo;
+pub(crate) mod import;
 pub(crate) mod inventory;
 pub(crate) mod keygen;
+pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod pending;
 pub(crate) mod ping;

@@ -36,6 +36,8 @@ enum Command {
     Ping(commands::ping::Args),
     Pending(commands::pending::Args),
     Logs(commands::logs::Args),
+    Import(commands::import::Args),
+    Lint(commands::lint::Args),
     Demo(commands::demo::Args),
     Version(commands::version::Args),
 }
@@ -62,6 +64,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Ping(args) => commands::ping::run(args),
         Command::Pending(args) => commands::pending::run(args),
         Command::Logs(args) => commands::logs::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Lint(args) => commands::lint::run(args),
         Command::Demo(args) => commands::demo::run(args),
         Command::Version(args) => commands::version::run(args),
     }

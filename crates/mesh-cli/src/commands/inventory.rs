@@ -3,12 +3,12 @@
 mod check;
 pub(crate) mod confirm;
 mod diff;
-mod init;
+pub(super) mod init;
 mod key;
-mod load;
+pub(super) mod load;
 mod push;
 mod resolve;
-mod show;
+pub(super) mod show;
 mod sign;
 mod source;
 mod verify;

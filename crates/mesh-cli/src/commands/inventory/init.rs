@@ -62,11 +62,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, error).hint("name a file with `--out FILE`"));
     }
     let signers = signers(&args.signer)?;
-    let mut id = [0; 16];
-    OsRng
-        .try_fill_bytes(&mut id)
-        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
-    let id = NetworkId::from_bytes(id);
+    let id = random_network_id()?;
     let is_toml = args
         .out
         .extension()
@@ -106,7 +102,25 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+/// A network id that is nobody else's.
+///
+/// # Errors
+///
+/// A [`Failure`] if the system gives no random bytes.
+pub(in crate::commands) fn random_network_id() -> Result<NetworkId, Failure> {
+    let mut id = [0; 16];
+    OsRng
+        .try_fill_bytes(&mut id)
+        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(NetworkId::from_bytes(id))
+}
+
+/// Writes a new inventory; never over another file.
+///
+/// # Errors
+///
+/// A [`Failure`] that says what is in the way.
+pub(in crate::commands) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     file::write_once(path, text.as_bytes(), 0o644).map_err(|error| {
         let exists = matches!(error, WriteFileError::Exists(_));
         let failure = Failure::new(Exit::Refused, error);
@@ -133,7 +147,11 @@ fn next_steps(args: &Args, id: NetworkId) -> String {
 }
 
 /// The named signers, or the admin's own key.
-fn signers(named: &[String]) -> Result<Vec<Signer>, Failure> {
+///
+/// # Errors
+///
+/// A [`Failure`] for what is neither a signer nor a file with one.
+pub(in crate::commands) fn signers(named: &[String]) -> Result<Vec<Signer>, Failure> {
     if named.is_empty() {
         return Ok(own_key().into_iter().collect());
     }

@@ -21,7 +21,7 @@ use crate::{
 /// # Errors
 ///
 /// A [`Failure`] with [`Exit::Usage`].
-pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(in crate::commands) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: io::Error| {
         let error = anyhow::Error::new(error).context(format!("cannot read `{}`", path.display()));
         Failure::new(Exit::Usage, error)
@@ -46,7 +46,10 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
 /// # Errors
 ///
 /// As [`bytes`], and after showing what is wrong with the inventory.
-pub(super) fn resolution(path: &Path, previous: Option<&Roster>) -> Result<Resolution, Failure> {
+pub(in crate::commands) fn resolution(
+    path: &Path,
+    previous: Option<&Roster>,
+) -> Result<Resolution, Failure> {
     let inventory = parse(path, &bytes(path)?)?;
     let resolution = resolve(&inventory, previous).map_err(|report| broken(path, &report))?;
     if resolution.warnings().has_warnings() {
@@ -61,12 +64,12 @@ pub(super) fn resolution(path: &Path, previous: Option<&Roster>) -> Result<Resol
 ///
 /// A [`Failure`] with [`Exit::Usage`] if the file cannot be read, with [`Exit::Refused`] if it is not a
 /// genuine roster.
-pub(super) fn roster(path: &Path) -> Result<Roster, Failure> {
+pub(in crate::commands) fn roster(path: &Path) -> Result<Roster, Failure> {
     open_roster(path, &bytes(path)?)
 }
 
 /// An inventory or a roster.
-pub(super) enum Either {
+pub(in crate::commands) enum Either {
     Inventory(Box<Resolution>),
     Roster(Box<Roster>),
 }
@@ -76,7 +79,10 @@ pub(super) enum Either {
 /// # Errors
 ///
 /// As [`resolution`] and [`roster`].
-pub(super) fn either(path: &Path, previous: Option<&Roster>) -> Result<Either, Failure> {
+pub(in crate::commands) fn either(
+    path: &Path,
+    previous: Option<&Roster>,
+) -> Result<Either, Failure> {
     let bytes = bytes(path)?;
     if is_roster(&bytes) {
         return open_roster(path, &bytes).map(|roster| Either::Roster(Box::new(roster)));
@@ -88,14 +94,14 @@ pub(super) fn either(path: &Path, previous: Option<&Roster>) -> Result<Either, F
 }
 
 impl Either {
-    pub(super) fn parts(&self) -> mesh_inventory::Parts<'_> {
+    pub(in crate::commands) fn parts(&self) -> mesh_inventory::Parts<'_> {
         match self {
             Self::Inventory(resolution) => resolution.parts(),
             Self::Roster(roster) => roster.parts(),
         }
     }
 
-    pub(super) fn as_roster(&self) -> Option<&Roster> {
+    pub(in crate::commands) fn as_roster(&self) -> Option<&Roster> {
         match self {
             Self::Inventory(_) => None,
             Self::Roster(roster) => Some(roster),
@@ -104,7 +110,7 @@ impl Either {
 }
 
 /// Shows what is wrong and ends with [`Exit::Usage`].
-pub(super) fn broken(path: &Path, report: &Report) -> Failure {
+pub(in crate::commands) fn broken(path: &Path, report: &Report) -> Failure {
     output::error(&format!("{report}\n"));
     let errors = match report.errors() {
         1 => "one error".to_owned(),

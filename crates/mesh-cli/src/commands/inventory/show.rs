@@ -103,7 +103,7 @@ fn dashed(words: &[&str]) -> String {
 }
 
 /// `one machine`, `3 machines`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(in crate::commands) fn count(number: usize, noun: &str) -> String {
     match number {
         1 => format!("one {noun}"),
         number => format!("{number} {noun}s"),
