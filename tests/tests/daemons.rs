@@ -92,7 +92,7 @@ fn a_taken_port_is_an_error_that_names_its_holder() {
 }
 
 #[test]
-fn a_running_agent_has_net_admin_and_nothing_else() {
+fn a_running_agent_has_net_admin_and_low_ports_and_nothing_else() {
     let Some(mut fleet) = running(&["cinnabar", "galena"]) else {
         return;
     };
@@ -103,8 +103,8 @@ fn a_running_agent_has_net_admin_and_nothing_else() {
             let found = status.lines().find_map(|line| line.strip_prefix(name));
             found.unwrap().trim().to_owned()
         };
-        assert_eq!(line("CapEff:"), "0000000000001000");
-        assert_eq!(line("CapPrm:"), "0000000000001000");
+        assert_eq!(line("CapEff:"), "0000000000001400");
+        assert_eq!(line("CapPrm:"), "0000000000001400");
         for empty in ["CapInh:", "CapBnd:", "CapAmb:"] {
             assert_eq!(line(empty), "0000000000000000", "{empty}");
         }

@@ -50,6 +50,11 @@ fn the_corpus_of_control_frames_holds() {
 }
 
 #[test]
+fn the_corpus_of_questions_for_names_holds() {
+    replay("names", targets::names);
+}
+
+#[test]
 fn the_corpus_of_inventories_holds() {
     replay("inventory", targets::inventory);
 }

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use mesh_api::DnsStatus;
 use mesh_control::{Connection, Expect};
 use mesh_inventory::roster::{self, Role, Roster, RosterError, RosterRefused};
 use mesh_os::{confine::Confinement, host};
@@ -16,6 +17,7 @@ use crate::{
     config::{Config, HostPort},
     device::Device,
     logs::LogRing,
+    names,
     overlay::Overlay,
     stored::StoredRoster,
     view::{Standing, Verdict},
@@ -39,6 +41,8 @@ pub(crate) struct Agent {
     pub(crate) refused_roster: watch::Sender<Option<String>>,
     /// Keys of the configuration that were changed and need a restart to take effect.
     pub(crate) restart_needed: watch::Sender<Vec<&'static str>>,
+    /// Whether names are answered.
+    pub(crate) dns: watch::Sender<DnsStatus>,
     pub(crate) overlay: Arc<Overlay>,
     /// `None` only in tests, which may not make devices.
     pub(crate) device: Option<Device>,
@@ -101,6 +105,7 @@ impl Agent {
             endpoints: watch::Sender::new(Vec::new()),
             refused_roster: watch::Sender::new(None),
             restart_needed: watch::Sender::new(Vec::new()),
+            dns: watch::Sender::new(names::silent("starting", None)),
             overlay,
             device,
             logs,

@@ -20,7 +20,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "network",
     "signers",
     "controllers",
@@ -34,6 +34,7 @@ const KEYS: [&str; 13] = [
     "name",
     "user",
     "confine",
+    "dns",
 ];
 
 /// What the file must say.
@@ -76,6 +77,8 @@ pub struct Config {
     pub user: Option<String>,
     /// `confine`: whether the agent takes from itself what it does not need after its start. Default: true.
     pub confine: bool,
+    /// `dns`: whether names are answered on port 53 of the mesh address. Default true.
+    pub dns: bool,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -141,6 +144,7 @@ struct Raw {
     name: Option<String>,
     user: Option<String>,
     confine: Option<bool>,
+    dns: Option<bool>,
 }
 
 impl Config {
@@ -244,6 +248,7 @@ impl File<'_> {
                 .transpose()?,
             user: raw.user,
             confine: raw.confine.unwrap_or(true),
+            dns: raw.dns.unwrap_or(true),
         })
     }
 

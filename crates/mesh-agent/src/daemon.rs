@@ -37,6 +37,7 @@ use crate::{
     device::Device,
     gossip, local,
     logs::LogRing,
+    names::{self, DNS_PORT},
     overlay::{News, Overlay},
     pulse::{self, Pulse},
     reload, rumours,
@@ -49,12 +50,6 @@ const FIRST_ROSTER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Worker threads of the runtime, which only the control plane uses.
 const RUNTIME_THREADS: usize = 2;
-
-/// What the agent goes on with: interface and routes follow each roster.
-const KEEP: Keep = Keep::NetAdmin;
-
-/// Where a name server answers over TCP what does not fit into a datagram (RFC 7766).
-const DNS_PORT: u16 = 53;
 
 /// What start-up opened.
 struct Opened {
@@ -119,9 +114,9 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
     let socket = bind(config.listen)?;
     let (listener, socket_file) = listen(&config)?;
-    let user = privilege::choose_user(config.user.as_deref(), KEEP);
+    let user = privilege::choose_user(config.user.as_deref(), keep(&config));
     give_away_dirs(&config, &user);
-    let change = privilege::drop_privileges(Some(&user), KEEP);
+    let change = privilege::drop_privileges(Some(&user), keep(&config));
     match change.context("cannot give up privileges")? {
         UserChange::Changed { name, .. } => info!(user = name, "gave up privileges"),
         UserChange::Kept { reason } => info!(reason, "gave up privileges, but kept the user"),
@@ -160,7 +155,11 @@ fn confinement(config: &Config, path: &Path) -> Confinement {
         [path],
         std::iter::once(&*config.state_dir).chain(config.socket.parent()),
     );
+    // Where a name server answers over TCP what does not fit into a datagram (RFC 7766).
     needs.tcp_connect.push(DNS_PORT);
+    if config.dns {
+        needs.tcp_listen.push(DNS_PORT);
+    }
     let confinement = confine(&needs);
     info!(%confinement, "confined");
     confinement
@@ -190,6 +189,7 @@ async fn serve(
     tasks.spawn(underlay::watch(agent.clone()));
     tasks.spawn(rumours::act(agent.clone(), news));
     tasks.spawn(gossip::serve(agent.clone()));
+    tasks.spawn(names::serve(agent.clone()));
     tasks.spawn(reload::watch(agent.clone(), config_path));
     let ready = async {
         address_or_patience(agent).await;
@@ -246,10 +246,19 @@ fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
     listening.context("cannot open the local socket")
 }
 
+/// What the agent goes on with: interface and routes follow each roster, and port 53 each address.
+const fn keep(config: &Config) -> Keep {
+    if config.dns {
+        Keep::NetAdminAndPorts
+    } else {
+        Keep::NetAdmin
+    }
+}
+
 /// Gives the later user what it must write: the state, and the socket's directory if it is mesh's own,
 /// so that the socket can be removed at the end.
 fn give_away_dirs(config: &Config, user: &str) {
-    let Ok(user) = privilege::user_after_drop(Some(user), KEEP) else {
+    let Ok(user) = privilege::user_after_drop(Some(user), keep(config)) else {
         return;
     };
     let given = privilege::hand_over(&config.state_dir, &user)

@@ -20,6 +20,7 @@ mod device;
 mod gossip;
 mod local;
 mod logs;
+mod names;
 mod overlay;
 mod peers;
 mod pulse;
@@ -42,6 +43,7 @@ pub use config::{
 };
 pub use daemon::run;
 pub use logs::LogRing;
+pub use names::hosts;
 
 /// Removes the stored roster, and with it the serial below which nothing is taken; `false` if there was
 /// none. The agent must not be running.

@@ -9,12 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_api::{Logs, Ping, Probe, Status, VERSION};
+use mesh_api::{Hosts, Logs, Ping, Probe, Status, VERSION};
 use mesh_types::MachineName;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use crate::{agent::Agent, snapshot};
+use crate::{agent::Agent, names, snapshot};
 
 /// How long one ping waits for its answer, at most.
 const PING_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -46,6 +46,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: UnixListener) -> std::io:
         .route("/v1/ping", post(ping))
         .route("/v1/probe", post(probe))
         .route("/v1/logs", get(logs))
+        .route("/v1/hosts", get(hosts))
         .fallback(unknown)
         .with_state(agent);
     axum::serve(listener, router).await
@@ -66,6 +67,13 @@ async fn logs(State(agent): State<Arc<Agent>>, Query(query): Query<LogsQuery>) -
     Json(agent.logs.last(query.lines.unwrap_or(LINES_DEFAULT)))
 }
 
+async fn hosts(State(agent): State<Arc<Agent>>) -> Result<Json<Hosts>, Refused> {
+    match agent.roster() {
+        Some(roster) => Ok(Json(names::hosts(&roster))),
+        None => Err(no_roster()),
+    }
+}
+
 async fn ping(
     State(agent): State<Arc<Agent>>,
     Query(query): Query<PingQuery>,
@@ -74,9 +82,7 @@ async fn ping(
         .name
         .parse()
         .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("{error}")))?;
-    let roster = agent
-        .roster()
-        .ok_or_else(|| Refused(StatusCode::CONFLICT, "there is no roster yet".to_owned()))?;
+    let roster = agent.roster().ok_or_else(no_roster)?;
     let member = roster.members().get(&name).ok_or_else(|| {
         let reason = format!(
             "`{name}` is not in the roster (serial {})",
@@ -87,6 +93,10 @@ async fn ping(
     let millis = query.timeout_millis.unwrap_or(PING_TIMEOUT_DEFAULT_MILLIS);
     let timeout = Duration::from_millis(millis).min(PING_TIMEOUT_MAX);
     Ok(Json(snapshot::ping(&agent, member, timeout).await))
+}
+
+fn no_roster() -> Refused {
+    Refused(StatusCode::CONFLICT, "there is no roster yet".to_owned())
 }
 
 async fn unknown() -> Refused {
@@ -180,6 +190,13 @@ mod tests {
     async fn probing_counts_the_peers_that_can_be_tried() {
         let (code, probe): (_, Probe) = ask("POST /v1/probe").await;
         assert_eq!((code, probe.peers), (200, 1));
+        let (code, hosts): (_, Hosts) = ask("GET /v1/hosts").await;
+        let known: Vec<_> = hosts.hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!(
+            (code, known),
+            (200, vec!["cinnabar", "galena", "scheelite"])
+        );
+        assert!(!hosts.hosts[2].enabled);
         let (code, logs): (_, Logs) = ask("GET /v1/logs?lines=3").await;
         assert_eq!((code, logs.dropped), (200, 0));
     }

@@ -72,6 +72,7 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
     differs("name", read.name != current.name);
     differs("user", read.user != current.user);
     differs("confine", read.confine != current.confine);
+    differs("dns", read.dns != current.dns);
     let next = Config {
         signers: read.signers,
         controllers: read.controllers,

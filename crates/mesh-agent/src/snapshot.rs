@@ -39,7 +39,7 @@ pub(crate) fn status(agent: &Agent) -> Status {
             .as_deref()
             .map(|roster| peers(roster, &agent.public().node_id(), &links, &scene))
             .unwrap_or_default(),
-        dns: None,
+        dns: Some(agent.dns.borrow().clone()),
         confinement: agent
             .confinement
             .get()

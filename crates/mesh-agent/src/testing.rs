@@ -108,6 +108,7 @@ pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Memb
         routes: Vec::new(),
         gateways: Vec::new(),
         ciphers: vec!["chacha".to_owned()],
+        ssh_host_keys: Vec::new(),
         unknown: BTreeMap::new(),
     }
 }

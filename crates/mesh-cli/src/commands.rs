@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod controller;
 pub(crate) mod demo;
+pub(crate) mod hosts;
 pub(crate) mod import;
 pub(crate) mod inventory;
 pub(crate) mod keygen;

@@ -23,6 +23,7 @@ mod cookie;
 mod engine;
 mod forwarding;
 mod link;
+pub mod names;
 mod noise;
 mod packet;
 mod replay;

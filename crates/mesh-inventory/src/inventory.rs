@@ -174,6 +174,9 @@ pub(crate) struct Machine {
     /// Its part in the mesh, where that is not derived.
     #[schemars(default)]
     pub(crate) mesh: MachineMesh,
+    /// Its SSH host keys, each as in `/etc/ssh/ssh_host_ed25519_key.pub`, for `mesh hosts --format ssh`.
+    #[schemars(default, with = "Vec<String>")]
+    pub(crate) ssh_host_keys: Vec<Spanned<String>>,
     /// How it is deployed.
     #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     #[expect(
@@ -209,7 +212,7 @@ pub(crate) struct MachineMesh {
     /// Where its agent can always be reached, each `host:port`; the agent's port is 4193.
     #[schemars(default, with = "Vec<String>")]
     pub(crate) endpoints: Vec<Spanned<String>>,
-    /// Names of services that it answers to beside its own.
+    /// Names of services that it answers to beside its own; `*.apps` stands for all names below `apps`.
     #[schemars(default, with = "Vec<String>")]
     pub(crate) aliases: Vec<Spanned<String>>,
     /// Subnets behind it.

@@ -11,6 +11,7 @@ pub mod allowed;
 mod diff;
 mod endpoint;
 pub mod fuzz;
+mod host_key;
 pub mod inventory;
 mod labels;
 mod report;
@@ -21,6 +22,7 @@ mod syntax;
 
 pub use self::{
     diff::{Change, Diff, Parts, diff},
+    host_key::ssh_host_key,
     inventory::Inventory,
     report::{Finding, Problem, Report, Severity},
     resolve::{Resolution, resolve},

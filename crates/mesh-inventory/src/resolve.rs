@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     diff::Parts,
+    host_key::ssh_host_key,
     inventory::{Inventory, Machine, check_endpoint, endpoints_of, suggestion},
     report::{Problem, Report, Severity},
     roster::{
@@ -121,6 +122,7 @@ impl<'a> Resolver<'a> {
         let signers = self.signers();
         self.check_keys();
         self.check_aliases();
+        self.check_host_keys();
         self.check_gateways(&roles);
         let machines = &self.inventory.document.machines;
         for (name, machine) in machines {
@@ -165,6 +167,11 @@ impl<'a> Resolver<'a> {
                         .filter_map(|gateway| gateway.value.parse().ok())
                         .collect(),
                     ciphers: ciphers(machine),
+                    ssh_host_keys: machine
+                        .ssh_host_keys
+                        .iter()
+                        .filter_map(|key| ssh_host_key(&key.value))
+                        .collect(),
                     unknown: BTreeMap::new(),
                 },
             );

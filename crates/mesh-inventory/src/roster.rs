@@ -97,6 +97,9 @@ pub struct Member {
     pub gateways: Vec<MachineName>,
     /// Transport ciphers that it speaks, `aes` and `chacha`.
     pub ciphers: Vec<String>,
+    /// Its SSH host keys, each a type and base64; the field is left out where there are none.
+    #[serde(rename = "sshHostKeys", default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_host_keys: Vec<String>,
     /// What newer releases say of a member.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,

@@ -35,6 +35,9 @@ pub enum Keep {
     Nothing,
     /// CAP_NET_ADMIN alone.
     NetAdmin,
+    /// CAP_NET_ADMIN, and CAP_NET_BIND_SERVICE where the process has it: a port below 1024 that is bound anew
+    /// when the address changes.
+    NetAdminAndPorts,
 }
 
 /// What became of the change of user.
@@ -78,7 +81,7 @@ pub enum DropError {
 ///
 /// On Linux bounding and ambient sets are emptied, and programs that it runs get nothing
 /// (`no_new_privs`). On macOS only root may configure interfaces and routes, so a process that keeps
-/// [`Keep::NetAdmin`] stays root.
+/// [`Keep::NetAdmin`] or more stays root.
 ///
 /// The change of user is left out, with a reason, where the process is not root, there is no such user,
 /// or its user namespace does not map it. Open what needs privileges before; call this before any thread

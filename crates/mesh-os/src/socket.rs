@@ -86,7 +86,91 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     Ok(socket.into())
 }
 
+/// Binds a UDP port for what comes in through `interface` or from this machine itself. A neighbour on
+/// another network who sends to `address` finds nothing there, although the system would take it for its own
+/// (RFC 1122 section 3.3.4.2 calls it the weak model).
+///
+/// Where the system cannot tell interfaces apart (macOS), there is one socket for all of them, and the caller
+/// must judge by the source.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_udp_inside(address: SocketAddr, interface: &str) -> Result<Vec<UdpSocket>, BindError> {
+    let sockets = bind_inside(Transport::Udp, address, interface)?;
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// As [`bind_udp_inside`], for TCP, and listens.
+///
+/// # Errors
+///
+/// [`BindError`].
+pub fn bind_tcp_inside(
+    address: SocketAddr,
+    interface: &str,
+) -> Result<Vec<TcpListener>, BindError> {
+    let sockets = bind_inside(Transport::Tcp, address, interface)?;
+    for socket in &sockets {
+        socket
+            .listen(128)
+            .map_err(|error| bind_error(Transport::Tcp, address, error))?;
+    }
+    Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+fn bind_inside(
+    transport: Transport,
+    address: SocketAddr,
+    interface: &str,
+) -> Result<Vec<Socket>, BindError> {
+    let mut address = address;
+    let mut sockets = Vec::new();
+    for interface in inside(interface) {
+        let socket = bind_on(transport, address, interface)?;
+        // With a port of the system's choice, the others have the same.
+        let port = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+        address.set_port(port.map_or(address.port(), |bound| bound.port()));
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// Packets from this machine to itself come in through `lo`, or through the interface that has the address.
+#[cfg(target_os = "linux")]
+fn inside(interface: &str) -> Vec<Option<&str>> {
+    let mut interfaces = vec![Some(interface), Some("lo")];
+    interfaces.dedup();
+    interfaces
+}
+
+#[cfg(not(target_os = "linux"))]
+fn inside(_interface: &str) -> Vec<Option<&str>> {
+    vec![None]
+}
+
+#[cfg(target_os = "linux")]
+fn bind_device(socket: &Socket, interface: Option<&str>) -> io::Result<()> {
+    match interface {
+        Some(interface) => socket.bind_device(Some(interface.as_bytes())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_device(_socket: &Socket, _interface: Option<&str>) -> io::Result<()> {
+    Ok(())
+}
+
 fn bind(transport: Transport, address: SocketAddr) -> Result<Socket, BindError> {
+    bind_on(transport, address, None)
+}
+
+fn bind_on(
+    transport: Transport,
+    address: SocketAddr,
+    interface: Option<&str>,
+) -> Result<Socket, BindError> {
     let bound = || {
         let (kind, protocol) = match transport {
             Transport::Udp => (Type::DGRAM, Protocol::UDP),
@@ -100,6 +184,7 @@ fn bind(transport: Transport, address: SocketAddr) -> Result<Socket, BindError> 
         if transport == Transport::Tcp {
             socket.set_reuse_address(true)?;
         }
+        bind_device(&socket, interface)?;
         socket.bind(&address.into())?;
         Ok(socket)
     };
@@ -150,6 +235,25 @@ mod tests {
         assert_ne!(socket.local_addr().unwrap().port(), 0);
         let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_ne!(listener.local_addr().unwrap().port(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_bound_inside_is_heard_from_this_machine() {
+        let address = "[::1]:0".parse().unwrap();
+        let sockets = bind_udp_inside(address, "lo").unwrap();
+        let [socket] = sockets.as_slice() else {
+            panic!("{sockets:?}");
+        };
+        let client = bind_udp(address).unwrap();
+        let to = socket.local_addr().unwrap();
+        client.send_to(b"x", to).unwrap();
+        let mut buffer = [0; 2];
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((length, from), (1, client.local_addr().unwrap()));
+        assert_eq!(bind_tcp_inside(address, "lo").unwrap().len(), 1);
+        let taken = bind_udp_inside(to, "lo").unwrap_err();
+        assert!(matches!(taken, BindError::InUse { .. }), "{taken}");
     }
 
     #[cfg(target_os = "linux")]

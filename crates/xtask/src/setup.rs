@@ -21,7 +21,7 @@ enum Source {
     Script(&'static str),
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
     Tool {
         program: "ip",
         source: Source::Debian("iproute2"),
@@ -56,6 +56,11 @@ const TOOLS: [Tool; 11] = [
         program: "ping",
         source: Source::Debian("iputils-ping"),
         tests: "the engine against wireguard-go",
+    },
+    Tool {
+        program: "dig",
+        source: Source::Debian("bind9-dnsutils"),
+        tests: "names as a judge of DNS reads them",
     },
     Tool {
         program: "iperf3",

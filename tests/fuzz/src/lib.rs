@@ -7,7 +7,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use mesh_core::names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX};
 use mesh_testkit::Network;
+use mesh_types::{MachineName, NetworkId, Serial};
 use mesh_wire::{
     control::{FrameHeader, HEADER_BYTES, Notice, Reply, Request, decode_message},
     tunnel,
@@ -53,6 +55,38 @@ pub fn control(bytes: &[u8]) {
     let _ = decode_message::<Request>(message);
     let _ = decode_message::<Reply>(message);
     let _ = decode_message::<Notice>(message);
+}
+
+/// Answers a DNS question, and refuses it.
+pub fn names(bytes: &[u8]) {
+    let network = NetworkId::from_bytes(std::array::from_fn(|index| index as u8));
+    let name: MachineName = "cinnabar".parse().expect("a name");
+    let config = NamesConfig {
+        domain: "mesh",
+        prefix: network.prefix().net(),
+        pool: "100.64.7.0/24".parse().ok(),
+        serial: Serial::FIRST,
+        server: &name,
+    };
+    let address = network.address_of(&name).expect("an address");
+    let host = NamedHost {
+        name: &name,
+        addresses: vec![address.into(), [100, 64, 7, 1].into()],
+        aliases: &["kanban".to_owned(), "*.apps".to_owned()],
+    };
+    let table = NameTable::new(&config, [host]).expect("a domain");
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let reply = names::answer(&table, bytes, transport);
+        if let Some(reply) = &reply {
+            assert_eq!(reply[..2], bytes[..2], "the question's id");
+            assert_eq!(reply[2] & 0x80, 0x80, "a response");
+            assert_eq!(reply[3] & 0x80, 0, "no recursion");
+            assert!(transport == Transport::Tcp || reply.len() <= usize::from(UDP_BYTES_MAX));
+        }
+        let refusal = names::refuse(bytes, transport);
+        assert_eq!(refusal.is_some(), reply.is_some());
+        assert!(refusal.is_none_or(|refusal| refusal.len() <= bytes.len()));
+    }
 }
 
 /// Reads and resolves an inventory.

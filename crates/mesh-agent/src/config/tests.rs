@@ -25,6 +25,7 @@ fn three_keys_are_enough() {
     assert_eq!((config.name, config.user, config.group), (None, None, None));
     assert_eq!(config.min_serial, None);
     assert!(config.confine);
+    assert!(config.dns);
 }
 
 #[test]
@@ -42,6 +43,7 @@ min_serial = 7
 name = "galena"
 user = "meshd"
 confine = false
+dns = false
 "#
     ))
     .unwrap();
@@ -51,6 +53,7 @@ confine = false
     assert_eq!(config.user.as_deref(), Some("meshd"));
     assert!(!config.confine);
     assert_eq!(config.group.as_deref(), Some("wheel"));
+    assert!(!config.dns);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod source;
 mod verify;
 
 use clap::Subcommand;
+pub(super) use load::roster as read_roster;
 
 pub(crate) use init::parse_signer;
 

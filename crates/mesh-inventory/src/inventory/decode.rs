@@ -21,12 +21,13 @@ pub(crate) const MESH_MODULE: &str = "mesh";
 const VERSION: &str = "mesh/v1";
 pub(super) const DOCUMENT: [&str; 5] = ["version", "network", "machines", "tags", "instances"];
 pub(super) const NETWORK: [&str; 5] = ["id", "name", "domain", "signers", "ipv4"];
-pub(super) const MACHINE: [&str; 6] = [
+pub(super) const MACHINE: [&str; 7] = [
     "machineClass",
     "tags",
     "publicKey",
     "enabled",
     "mesh",
+    "sshHostKeys",
     "deploy",
 ];
 pub(super) const MACHINE_MESH: [&str; 7] = [
@@ -349,6 +350,9 @@ impl Decoder<'_> {
         let enabled = fields
             .get("enabled")
             .and_then(|node| reader.truth(node, &fields.what("enabled")));
+        let ssh_host_keys = fields.get("sshHostKeys").map_or_else(Vec::new, |node| {
+            reader.texts(node, &fields.what("sshHostKeys"))
+        });
         if let Some(node) = fields.get("deploy") {
             reader.object(node, &fields.what("deploy"));
         }
@@ -366,6 +370,7 @@ impl Decoder<'_> {
                 .map_or_else(MachineMesh::default, |node| {
                     self.machine_mesh(node, fields.what("mesh"))
                 }),
+            ssh_host_keys,
             deploy: (),
         };
         if let Some(name) = name {

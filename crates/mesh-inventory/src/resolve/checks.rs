@@ -7,6 +7,7 @@ use mesh_types::MachineName;
 use super::{Resolver, is_guest, roles::Roles};
 use crate::{
     endpoint::{self, Host},
+    host_key::ssh_host_key,
     inventory::Machine,
     labels,
     report::Problem,
@@ -55,9 +56,9 @@ impl Resolver<'_> {
         for (name, machine) in machines {
             for alias in &machine.mesh.aliases {
                 let text = alias.value.as_str();
-                if let Err(hint) = labels::check(text) {
+                if let Err(hint) = labels::check_alias(text) {
                     let message = format!(
-                        "`{}` is not an alias: labels of `a`-`z`, `0`-`9` and `-`, joined by dots",
+                        "`{}` is not an alias: labels of `a`-`z`, `0`-`9` and `-`, joined by dots; a wildcard begins with `*.`",
                         text.escape_debug()
                     );
                     let problem = Problem::error(alias.span.clone(), message);
@@ -74,6 +75,15 @@ impl Resolver<'_> {
                         .note(other.span.clone(), "that machine")
                         .hint("take another alias"),
                     );
+                } else if let Some((other, machine)) = below_another(machines, name, text) {
+                    self.problems.push(
+                        Problem::error(
+                            alias.span.clone(),
+                            format!("wildcard `{text}` of machine `{name}` is below the name of machine `{other}`"),
+                        )
+                        .note(machine.span.clone(), "that machine")
+                        .hint(format!("give it to `{other}`, or put it below another name")),
+                    );
                 } else if let Some((other, span)) = owners.insert(text, (name, alias.span.clone()))
                     && other != name
                 {
@@ -84,6 +94,36 @@ impl Resolver<'_> {
                         )
                         .note(span, format!("`{other}` has it here"))
                         .hint("take another alias for one of the two"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Each SSH host key must be one, and one machine's.
+    pub(super) fn check_host_keys(&mut self) {
+        let mut owners = BTreeMap::new();
+        for (name, machine) in &self.inventory.document.machines {
+            for key in &machine.ssh_host_keys {
+                let Some(plain) = ssh_host_key(&key.value) else {
+                    let message = format!("an SSH host key of machine `{name}` is none");
+                    self.problems.push(
+                        Problem::error(key.span.clone(), message).hint(
+                            "take the content of `/etc/ssh/ssh_host_ed25519_key.pub`, or what `ssh-keyscan` prints after the name",
+                        ),
+                    );
+                    continue;
+                };
+                if let Some((other, span)) = owners.insert(plain, (name, key.span.clone()))
+                    && other != name
+                {
+                    self.problems.push(
+                        Problem::error(
+                            key.span.clone(),
+                            format!("machines `{other}` and `{name}` have one SSH host key"),
+                        )
+                        .note(span, format!("`{other}` has it here"))
+                        .hint("make another for one of the two: `ssh-keygen -A`, after the old one is gone"),
                     );
                 }
             }
@@ -162,6 +202,18 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+/// The other machine whose name the wildcard `alias` is below.
+fn below_another<'a>(
+    machines: &'a BTreeMap<MachineName, Machine>,
+    name: &MachineName,
+    alias: &str,
+) -> Option<(&'a MachineName, &'a Machine)> {
+    let last = alias.strip_prefix("*.")?.rsplit('.').next()?;
+    machines
+        .get_key_value(last)
+        .filter(|(other, _)| *other != name)
 }
 
 /// The address of an endpoint that names none by a host name.

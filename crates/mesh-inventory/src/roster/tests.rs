@@ -44,6 +44,7 @@ fn member(name: &str, byte: u8) -> (MachineName, Member) {
         routes: vec![],
         gateways: vec![],
         ciphers: vec!["aes".to_owned(), "chacha".to_owned()],
+        ssh_host_keys: vec![],
         unknown: BTreeMap::new(),
     };
     (name, member)

@@ -62,6 +62,7 @@ pub(super) fn parts(
                 &member.endpoints,
                 &member.aliases,
                 &member.ciphers,
+                &member.ssh_host_keys,
             ]
             .into_iter()
             .flatten(),
@@ -107,6 +108,7 @@ fn one_member(
         member.routes.len(),
         member.gateways.len(),
         member.ciphers.len(),
+        member.ssh_host_keys.len(),
     ];
     if lists.into_iter().any(|length| length > LIST_MAX) {
         return Err(format!("a list of over {LIST_MAX} entries"));
@@ -149,8 +151,8 @@ pub(crate) fn check_route(
 
 fn bounded<'a>(whose: &str, texts: impl Iterator<Item = &'a String>) -> Result<(), RosterError> {
     for (index, text) in texts.enumerate() {
-        // Four lists of a member come in one run.
-        if index >= 4 * LIST_MAX || text.len() > TEXT_BYTES_MAX {
+        // Five lists of a member come in one run.
+        if index >= 5 * LIST_MAX || text.len() > TEXT_BYTES_MAX {
             return Err(RosterError::Inconsistent(format!(
                 "{whose} has too many or too long texts"
             )));

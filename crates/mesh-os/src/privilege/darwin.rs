@@ -1,6 +1,6 @@
 //! Root, or somebody else: macOS has nothing in between that would fit.
 //!
-//! Addresses and routes are for root alone, at any time, so who keeps [`Keep::NetAdmin`] stays root. A
+//! Addresses and routes are for root alone, at any time, so who keeps [`Keep::NetAdmin`] or more stays root. A
 //! sandbox profile (`sandbox_init`) is deprecated by the system and not used.
 
 use nix::{
@@ -36,6 +36,8 @@ pub(super) fn drop_privileges(
 pub(super) fn obstacle(_user: &User, keep: Keep) -> Option<String> {
     match keep {
         Keep::Nothing => None,
-        Keep::NetAdmin => Some("macOS lets root alone configure interfaces and routes".to_owned()),
+        Keep::NetAdmin | Keep::NetAdminAndPorts => {
+            Some("macOS lets root alone configure interfaces and routes".to_owned())
+        }
     }
 }

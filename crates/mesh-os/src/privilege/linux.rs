@@ -9,6 +9,9 @@ use nix::{
 
 use super::{DropError, Keep, UserChange, failed};
 
+/// CAP_NET_BIND_SERVICE (capabilities(7)): ports below 1024.
+const CAP_NET_BIND_SERVICE: u32 = 10;
+
 /// CAP_NET_ADMIN (capabilities(7)): the one that configuring interfaces and routes needs.
 const CAP_NET_ADMIN: u32 = 12;
 
@@ -119,9 +122,11 @@ fn keep_only(keep: Keep) -> Result<(), DropError> {
         pid: 0,
     };
     let mut data = [CapabilityData::default(); 2];
+    let admin = 1 << CAP_NET_ADMIN;
     let kept = match keep {
         Keep::Nothing => 0,
-        Keep::NetAdmin => 1 << CAP_NET_ADMIN,
+        Keep::NetAdmin => admin,
+        Keep::NetAdminAndPorts => admin | permitted() & 1 << CAP_NET_BIND_SERVICE,
     };
     data[0].permitted = kept;
     data[0].effective = kept;
@@ -141,6 +146,17 @@ fn keep_only(keep: Keep) -> Result<(), DropError> {
 
 /// Whether the capabilities in force and those that could be are `kept`, each a bit of its number.
 fn has_exactly(kept: u32) -> bool {
+    capabilities().is_some_and(|[low, high]| {
+        (low.permitted, low.effective) == (kept, kept) && (high.permitted, high.effective) == (0, 0)
+    })
+}
+
+/// The first 32 of the capabilities that could be in force.
+fn permitted() -> u32 {
+    capabilities().map_or(0, |[low, _]| low.permitted)
+}
+
+fn capabilities() -> Option<[CapabilityData; 2]> {
     let mut header = CapabilityHeader {
         version: CAPABILITY_VERSION,
         pid: 0,
@@ -148,10 +164,7 @@ fn has_exactly(kept: u32) -> bool {
     let mut data = [CapabilityData::default(); 2];
     // SAFETY: `header` and `data` are what capget(2) of version 3 reads and fills, alive for the whole call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
-    let [low, high] = data;
-    result == 0
-        && (low.permitted, low.effective) == (kept, kept)
-        && (high.permitted, high.effective) == (0, 0)
+    (result == 0).then_some(data)
 }
 
 fn checked(action: &'static str, result: libc::c_int) -> Result<(), DropError> {

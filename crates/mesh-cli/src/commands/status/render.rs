@@ -1,6 +1,8 @@
 //! `mesh status` as text: a value in, text out.
 
-use mesh_api::{ConfinementStatus, ControllerStatus, PeerState, PeerStatus, RosterStatus, Status};
+use mesh_api::{
+    ConfinementStatus, ControllerStatus, DnsStatus, PeerState, PeerStatus, RosterStatus, Status,
+};
 
 use crate::human;
 
@@ -62,6 +64,9 @@ fn header(status: &Status) -> String {
         "roster",
         status.roster.as_ref().map_or("none".to_owned(), roster),
     ));
+    if let Some(dns) = &status.dns {
+        rows.push(("names", names(dns)));
+    }
     if status.controllers.is_empty() {
         rows.push(("controller", "none configured".to_owned()));
     }
@@ -89,6 +94,22 @@ fn confinement(confinement: &ConfinementStatus) -> String {
         in_force
     } else {
         format!("{in_force}; not: {}", list(&confinement.missing))
+    }
+}
+
+fn names(dns: &DnsStatus) -> String {
+    match (&dns.listening, &dns.reason, &dns.domain) {
+        (Some(at), _, Some(domain)) => {
+            format!(
+                "{} of `{domain}`, answered on port {}",
+                dns.names,
+                at.port()
+            )
+        }
+        (_, reason, _) => format!(
+            "not answered: {}",
+            reason.as_deref().unwrap_or("not said why")
+        ),
     }
 }
 

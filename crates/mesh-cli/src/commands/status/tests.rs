@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, PathKind, PeerState, PeerStatus, RosterStatus, SelfStatus,
-    VERSION,
+    ConfinementStatus, ControllerStatus, DnsStatus, PathKind, PeerState, PeerStatus, RosterStatus,
+    SelfStatus, VERSION,
 };
 use mesh_types::Serial;
 
@@ -89,7 +89,12 @@ fn status() -> Status {
             },
             peer("scheelite", PeerState::Unavailable, Some("switched off")),
         ],
-        dns: None,
+        dns: Some(DnsStatus {
+            listening: None,
+            reason: Some("UDP port 53 is in use by `dnsmasq` (process 77)".to_owned()),
+            domain: Some("mesh".to_owned()),
+            names: 12,
+        }),
         confinement: Some(ConfinementStatus {
             in_force: vec!["files".to_owned(), "system calls".to_owned()],
             missing: vec!["sockets by name (Landlock 9; this kernel has 7)".to_owned()],

@@ -20,6 +20,8 @@ const CHILD: &str = "MESH_TEST_DROP_PRIVILEGES";
 #[test]
 fn after_the_drop_only_net_admin_is_left_and_secrets_of_others_are_closed() {
     assert_left(Keep::NetAdmin, 1 << CAP_NET_ADMIN);
+    let with_ports = 1 << CAP_NET_ADMIN | 1 << CAP_NET_BIND_SERVICE;
+    assert_left(Keep::NetAdminAndPorts, with_ports);
 }
 
 #[test]
@@ -68,11 +70,10 @@ fn a_child_drops_and_reports() {
     let Some(keep) = std::env::var_os(CHILD) else {
         return;
     };
-    let keep = if keep == "Nothing" {
-        Keep::Nothing
-    } else {
-        Keep::NetAdmin
-    };
+    let keep = [Keep::Nothing, Keep::NetAdmin, Keep::NetAdminAndPorts]
+        .into_iter()
+        .find(|each| *keep == *format!("{each:?}"))
+        .unwrap();
     // This process has the test runner's threads; a fork has one.
     // SAFETY: the child only makes calls that are safe after a fork of a quiet process, and leaves with
     // `_exit`.
