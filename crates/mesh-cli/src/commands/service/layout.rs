@@ -36,7 +36,7 @@ pub(super) struct Part {
     /// What it says.
     pub(super) text: String,
     /// What it is for.
-    pub(super) why: &'static str,
+    pub(super) why: String,
     /// Whether the service manager has to be told when it changes.
     pub(super) is_unit: bool,
 }
@@ -54,8 +54,6 @@ pub(super) struct Layout {
     pub(super) link: Option<PathBuf>,
     /// What it is called by the service manager.
     pub(super) service: &'static str,
-    /// What is enabled with it.
-    pub(super) enabled: Vec<&'static str>,
     /// Its files, but for the program.
     pub(super) parts: Vec<Part>,
     /// Its configuration.
@@ -86,9 +84,6 @@ const PACKAGED_PROGRAM: &str = "/usr/bin/mesh";
 
 /// Where the program is on a Linux machine that it was not packaged for.
 const LINUX_PROGRAM: &str = "/usr/local/bin/mesh";
-
-const SYSUSERS: &str = "/etc/sysusers.d/mesh.conf";
-const TMPFILES: &str = "/etc/tmpfiles.d/mesh.conf";
 
 impl Daemon {
     /// The other one.
@@ -127,63 +122,48 @@ impl Layout {
     }
 }
 
+/// What is in `systemd/`: names and texts.
+const SYSTEMD: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/systemd.rs"));
+
+/// The controller's own unit; all others are the agent's, or both's.
+const CONTROLLER_UNIT: &str = "mesh-controller.service";
+
+/// The files of `systemd/` that `daemon` needs, where systemd reads an administrator's.
+fn systemd_parts(daemon: Daemon) -> Vec<Part> {
+    let part = |(name, text): &(&str, &str)| {
+        let place = |dir: &str, why: &str| Part {
+            path: Path::new(dir).join("mesh.conf"),
+            text: (*text).to_owned(),
+            why: why.to_owned(),
+            is_unit: false,
+        };
+        match *name {
+            "mesh.sysusers.conf" => Some(place("/etc/sysusers.d", "the daemons' accounts")),
+            "mesh.tmpfiles.conf" => Some(place("/etc/tmpfiles.d", "the sockets' directory")),
+            unit if (unit == CONTROLLER_UNIT) == (daemon == Daemon::Controller) => Some(Part {
+                path: Path::new("/etc/systemd/system").join(unit),
+                text: text.replace(PACKAGED_PROGRAM, LINUX_PROGRAM),
+                why: description(text).to_owned(),
+                is_unit: true,
+            }),
+            _ => None,
+        }
+    };
+    SYSTEMD.iter().filter_map(part).collect()
+}
+
+/// What a unit says of itself.
+fn description(unit: &str) -> &str {
+    let found = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("Description="));
+    found.unwrap_or("a unit")
+}
+
 fn linux(daemon: Daemon) -> Layout {
-    let unit = |name: &str, text: &str, why| Part {
-        path: Path::new("/etc/systemd/system").join(name),
-        text: text.replace(PACKAGED_PROGRAM, LINUX_PROGRAM),
-        why,
-        is_unit: true,
-    };
-    let plain = |path: &str, text: &str, why| Part {
-        path: path.into(),
-        text: text.to_owned(),
-        why,
-        is_unit: false,
-    };
-    let mut parts = vec![
-        plain(
-            SYSUSERS,
-            include_str!("../../../../../systemd/mesh.sysusers.conf"),
-            "the daemons' accounts",
-        ),
-        plain(
-            TMPFILES,
-            include_str!("../../../../../systemd/mesh.tmpfiles.conf"),
-            "the sockets' directory",
-        ),
-    ];
-    let (service, enabled, log) = match daemon {
-        Daemon::Agent => {
-            parts.extend([
-                unit(
-                    "mesh-agent.service",
-                    include_str!("../../../../../systemd/mesh-agent.service"),
-                    "the service",
-                ),
-                unit(
-                    "mesh-online.target",
-                    include_str!("../../../../../systemd/mesh-online.target"),
-                    "what services that need the mesh order after",
-                ),
-            ]);
-            (
-                "mesh-agent.service",
-                vec!["mesh-agent.service"],
-                "journalctl -u mesh-agent",
-            )
-        }
-        Daemon::Controller => {
-            parts.push(unit(
-                "mesh-controller.service",
-                include_str!("../../../../../systemd/mesh-controller.service"),
-                "the service",
-            ));
-            (
-                "mesh-controller.service",
-                vec!["mesh-controller.service"],
-                "journalctl -u mesh-controller",
-            )
-        }
+    let (service, log) = match daemon {
+        Daemon::Agent => ("mesh-agent.service", "journalctl -u mesh-agent"),
+        Daemon::Controller => (CONTROLLER_UNIT, "journalctl -u mesh-controller"),
     };
     Layout {
         daemon,
@@ -191,8 +171,7 @@ fn linux(daemon: Daemon) -> Layout {
         program: LINUX_PROGRAM.into(),
         link: None,
         service,
-        enabled,
-        parts,
+        parts: systemd_parts(daemon),
         config: format!("/etc/mesh/{daemon}.toml").into(),
         state_dir: format!("/var/lib/mesh/{daemon}").into(),
         socket: format!("{RUN_DIR}/{daemon}.sock").into(),
@@ -222,11 +201,10 @@ fn macos(daemon: Daemon) -> Layout {
         program: "/usr/local/libexec/mesh".into(),
         link: Some("/usr/local/bin/mesh".into()),
         service,
-        enabled: vec![service],
         parts: vec![Part {
             path: format!("/Library/LaunchDaemons/{service}.plist").into(),
             text: text.to_owned(),
-            why: "the service",
+            why: "the service".to_owned(),
             is_unit: true,
         }],
         config: format!("/etc/mesh/{daemon}.toml").into(),
@@ -241,6 +219,16 @@ fn macos(daemon: Daemon) -> Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_systemd_is_installed_with_one_daemon_or_both() {
+        let of = |daemon| systemd_parts(daemon).len();
+        // Two are of both: accounts, and the sockets' directory.
+        assert_eq!(
+            of(Daemon::Agent) + of(Daemon::Controller),
+            SYSTEMD.len() + 2
+        );
+    }
 
     #[test]
     fn the_units_start_the_program_that_is_installed() {

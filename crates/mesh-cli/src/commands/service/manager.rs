@@ -26,9 +26,13 @@ pub(super) struct State {
 pub(super) fn look(layout: &Layout) -> State {
     match layout.manager {
         Manager::Systemd => {
-            let mut state = show(layout.service);
-            state.is_enabled = layout.enabled.iter().all(|unit| show(unit).is_enabled);
-            state
+            const PROPERTIES: &str =
+                "LoadState,ActiveState,UnitFileState,MainPID,ExecMainCode,ExecMainStatus";
+            let mut show = Command::new("systemctl");
+            show.args(["show", "--property", PROPERTIES, layout.service]);
+            output(&mut show)
+                .map(|text| systemctl_show(&text))
+                .unwrap_or_default()
         }
         Manager::Launchd => {
             let target = format!("system/{}", layout.service);
@@ -40,13 +44,6 @@ pub(super) fn look(layout: &Layout) -> State {
             state
         }
     }
-}
-
-fn show(unit: &str) -> State {
-    const PROPERTIES: &str = "LoadState,ActiveState,UnitFileState,MainPID,ExecMainCode,ExecMainStatus,ExecMainExitTimestampMonotonic";
-    output(Command::new("systemctl").args(["show", "--property", PROPERTIES, unit]))
-        .map(|text| systemctl_show(&text))
-        .unwrap_or_default()
 }
 
 /// Reads `systemctl show`: `Key=value` a line.

@@ -191,7 +191,7 @@ impl Planner<'_> {
             self.step(Step::Write {
                 path: part.path,
                 text: part.text,
-                why: part.why.to_owned(),
+                why: part.why,
                 was,
             });
         }
@@ -325,19 +325,14 @@ impl Planner<'_> {
             self.step(run(["systemctl", "daemon-reload"]));
         }
         if !self.facts.is_enabled {
-            enable.push("enable".to_owned());
-            enable.extend(self.layout.enabled.iter().map(|unit| (*unit).to_owned()));
+            enable.extend(["enable", self.layout.service].map(str::to_owned));
             self.step(Step::Run { command: enable });
         }
         if *start != Start::Runs {
             return;
         }
         if !self.facts.is_running {
-            let command = ["systemctl", "start"].into_iter();
-            let command = command.chain(self.layout.enabled.iter().copied());
-            self.step(Step::Run {
-                command: command.map(str::to_owned).collect(),
-            });
+            self.step(run(["systemctl", "start", self.layout.service]));
         } else if program_changes || units_change {
             self.take_over(run(["systemctl", "restart", self.layout.service]));
         }

@@ -87,9 +87,14 @@ fn after(mut facts: Facts, daemon: Daemon, plan: &Plan) -> Facts {
     facts
 }
 
+/// The plan as it is shown, without the units beside the daemon's own: which there are is decided in `systemd/`.
 fn install_text(facts: &Facts, daemon: Daemon, given: &Given) -> String {
-    let (_, plan, start) = install(facts, daemon, given).unwrap();
-    format!("{}{start:?}", plan.render())
+    let (layout, plan, start) = install(facts, daemon, given).unwrap();
+    let is_beside =
+        |line: &&str| line.contains("/etc/systemd/system/") && !line.contains(layout.service);
+    let plan = plan.render();
+    let lines: Vec<_> = plan.lines().filter(|line| !is_beside(line)).collect();
+    format!("{}\n{start:?}", lines.join("\n"))
 }
 
 const BOTH: [Manager; 2] = [Manager::Systemd, Manager::Launchd];

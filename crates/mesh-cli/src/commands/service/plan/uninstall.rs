@@ -63,7 +63,7 @@ fn stop(facts: &Facts, layout: &Layout, plan: &mut Plan) {
                 }
                 None => command.extend(["disable", "--now"].map(str::to_owned)),
             }
-            command.extend(layout.enabled.iter().map(|unit| (*unit).to_owned()));
+            command.push(layout.service.to_owned());
             plan.steps.push(Step::Run { command });
         }
         Manager::Launchd if facts.is_running => {
