@@ -66,9 +66,7 @@ fn avoid_tunnels(agent: &Agent) -> bool {
 
 /// Does so after every change of the network, and after the machine slept, for ever.
 pub(crate) async fn watch(agent: Arc<Agent>) {
-    let mut changes = NetworkChanges::new()
-        .inspect_err(|error| unnoticed(error))
-        .ok();
+    let mut changes = NetworkChanges::new().inspect_err(unnoticed).ok();
     let mut sleeps = SleepWatch::new();
     // What changed between the look at the start and now.
     look(&agent);

@@ -117,11 +117,11 @@ impl Tun {
             let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(slot)];
             match readv(&self.fd, &mut parts) {
                 Ok(0) => break,
-                // What is shorter than the header is no packet.
-                Ok(length) => match length.checked_sub(utun::HEADER_BYTES) {
-                    Some(length @ 1..) => batch.push(length),
-                    Some(0) | None => {}
-                },
+                Ok(length) if length > utun::HEADER_BYTES => {
+                    batch.push(length - utun::HEADER_BYTES);
+                }
+                // What is not longer than the header is no packet.
+                Ok(_) => {}
                 Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 Err(_) if !batch.is_empty() => break,
