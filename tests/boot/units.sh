@@ -26,7 +26,7 @@ never() {
 
 property() { systemctl show -P "$2" "$1"; }
 answers() { mesh ping galena -c 1; }
-serves() { (exec 3<>"/dev/tcp/$ADDRESS/8080"); }
+serves() { (exec 3<>"/dev/tcp/$ADDRESS/$1"); }
 
 # The second machine, beyond a veth pair.
 start_galena() {
@@ -48,7 +48,7 @@ configure() {
   mesh keygen --out /etc/mesh/identity >/dev/null
   mesh keygen --out /etc/galena/identity >/dev/null
   mesh inventory init --name home --out inventory.json
-  local id signer
+  local id signer address
   id=$(jq -r .network.id inventory.json)
   signer=$(mesh keygen --public /etc/mesh/identity)
   jq --arg signer "$signer" --arg galena "$(mesh keygen --public /etc/galena/identity)" '
@@ -56,11 +56,13 @@ configure() {
     | .machines = {cinnabar: {publicKey: $signer}, galena: {publicKey: $galena}}
     | .instances = {mesh: {roles: {
         controller: {machines: {cinnabar: {}}}, peer: {tags: {all: {}}}}}}' inventory.json >/etc/mesh/inventory.json
+  address=$(mesh inventory show /etc/mesh/inventory.json --json | jq -r .members.cinnabar.address)
   cat >/etc/mesh/controller.toml <<END
 network = "$id"
 signers = ["$signer"]
 inventory = "/etc/mesh/inventory.json"
 group = "mesh"
+http_listen = "[$address]:4195"
 END
   cat >/etc/mesh/agent.toml <<END
 network = "$id"
@@ -202,7 +204,8 @@ first_boot() {
   systemctl stop galena
   find /run/mesh -mindepth 1 >files
   diff /dev/null files
-  never pgrep -u mesh,mesh-controller
+  find /proc -maxdepth 1 \( -user mesh -o -user mesh-controller \) >processes
+  diff /dev/null processes
   ss -Hlnup >ports
   never grep -E ':(4193|4194) ' ports
 }
@@ -213,7 +216,9 @@ second_boot() {
   for unit in mesh-controller mesh-agent mesh-online.target web; do
     [ "$(property $unit ActiveState)" = active ]
   done
-  wait_for 5 serves
+  wait_for 5 serves 8080
+  # The controller was there before the address that its JSON API is on.
+  serves 4195
   [ "$(property web NRestarts)" = 0 ]
   [ "$(property mesh-agent NRestarts)" = 0 ]
   [ "$(property web ExecMainStartTimestampMonotonic)" -ge "$(property mesh-agent ActiveEnterTimestampMonotonic)" ]

@@ -1,7 +1,6 @@
 //! The units in a booted systemd.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
 
 use std::{
     path::{Path, PathBuf},

@@ -73,7 +73,8 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
     bind(Transport::Udp, address).map(UdpSocket::from)
 }
 
-/// Binds and listens on a TCP port. A wildcard IPv6 address takes IPv4 too.
+/// Binds and listens on a TCP port. A wildcard IPv6 address takes IPv4 too. On Linux the address need not be
+/// there yet.
 ///
 /// # Errors
 ///
@@ -183,6 +184,12 @@ fn bind_on(
         // Connections in TIME_WAIT do not keep a TCP port; for UDP this would allow two holders.
         if transport == Transport::Tcp {
             socket.set_reuse_address(true)?;
+            // A controller that starts with the machine is there before the mesh address is.
+            #[cfg(target_os = "linux")]
+            match address {
+                SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+                SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
         }
         bind_device(&socket, interface)?;
         socket.bind(&address.into())?;
@@ -254,6 +261,15 @@ mod tests {
         assert_eq!(bind_tcp_inside(address, "lo").unwrap().len(), 1);
         let taken = bind_udp_inside(to, "lo").unwrap_err();
         assert!(matches!(taken, BindError::InUse { .. }), "{taken}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_address_that_comes_later_can_be_listened_on() {
+        // Of a documentation prefix, which no machine has.
+        for address in ["[2001:db8::1]:0", "192.0.2.1:0"] {
+            bind_tcp(address.parse().unwrap()).unwrap();
+        }
     }
 
     #[cfg(target_os = "linux")]

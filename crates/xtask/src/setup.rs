@@ -21,7 +21,7 @@ enum Source {
     Script(&'static str),
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         program: "ip",
         source: Source::Debian("iproute2"),
@@ -76,6 +76,11 @@ const TOOLS: [Tool; 12] = [
         program: "dpkg-shlibdeps",
         source: Source::Debian("dpkg-dev"),
         tests: "the Debian package",
+    },
+    Tool {
+        program: "systemd-nspawn",
+        source: Source::Debian("systemd-container"),
+        tests: "units in a booted system",
     },
     Tool {
         program: "nix-instantiate",
