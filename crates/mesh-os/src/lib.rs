@@ -13,11 +13,13 @@ pub mod clock;
 pub mod confine;
 #[cfg(any(target_os = "macos", test))]
 mod darwin;
+pub mod descriptors;
 pub mod file;
 pub mod host;
 pub mod identity;
 pub mod link;
 pub mod log_file;
+pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod notify;

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -25,6 +25,10 @@ const BURSTS: usize = if cfg!(target_os = "macos") {
 /// What the kernel is asked to keep for a socket, in bytes: a few milliseconds at full speed. Deeper
 /// queues trade latency for throughput.
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+
+/// What it is asked to keep while one process ends and the next begins: five seconds of 1 000 small
+/// packets each, which count for a kilobyte.
+const PATIENT_BUFFER_BYTES: usize = 8 << 20;
 
 /// A UDP socket for plain threads. Calls never block: sleep with [`crate::poll::wait_readable`].
 ///
@@ -101,6 +105,51 @@ impl UdpSocket {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Goes on with a socket that another process bound, with what waits in it.
+    ///
+    /// # Errors
+    ///
+    /// It is not bound as [`UdpSocket::bind_address`] binds `address`, or it is broken. Then `fd` is
+    /// closed.
+    pub fn adopt(fd: OwnedFd, address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::from(fd);
+        if socket.r#type()? != socket2::Type::DGRAM {
+            return Err(io::Error::other("it is no socket for datagrams"));
+        }
+        let socket = std::net::UdpSocket::from(socket);
+        let bound = socket.local_addr()?;
+        let any_v4 = address.ip() == Ipv6Addr::UNSPECIFIED && bound.ip() == Ipv4Addr::UNSPECIFIED;
+        let same_port = address.port() == 0 || bound.port() == address.port();
+        if !same_port || (bound.ip() != address.ip() && !any_v4) {
+            return Err(io::Error::other(
+                "it is bound to another address than the one configured",
+            ));
+        }
+        Self::new(socket, bound).map_err(io::Error::other)
+    }
+
+    /// Makes room for what comes while nobody reads, or takes it back. Does what the system grants.
+    pub fn set_patient(&self, patient: bool) {
+        let bytes = match patient {
+            true => PATIENT_BUFFER_BYTES,
+            false => SOCKET_BUFFER_BYTES,
+        };
+        // With CAP_NET_ADMIN beyond what the system grants to all.
+        #[cfg(target_os = "linux")]
+        if nix::sys::socket::setsockopt(
+            &self.socket,
+            nix::sys::socket::sockopt::RcvBufForce,
+            &bytes,
+        )
+        .is_ok()
+        {
+            return;
+        }
+        let _ = self
+            .state
+            .set_recv_buffer_size(UdpSockRef::from(&self.socket), bytes);
     }
 
     fn new(socket: std::net::UdpSocket, address: SocketAddr) -> Result<Self, BindError> {
@@ -476,6 +525,26 @@ mod tests {
         batch.flush(&from).unwrap();
         let firsts: Vec<_> = receive(&to, 70).into_iter().map(|(_, d)| d[0]).collect();
         assert_eq!(firsts, (0..70).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_socket_is_adopted_with_what_waits_in_it_if_it_is_bound_as_configured() {
+        let socket = UdpSocket::bind(0).unwrap();
+        let from = UdpSocket::bind(0).unwrap();
+        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port()));
+        from.send(destination, None, b"waits").unwrap();
+        let copy = || socket.as_fd().try_clone_to_owned().unwrap();
+        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        assert!(UdpSocket::adopt(copy(), any(1)).is_err());
+        let local = SocketAddr::from((Ipv6Addr::LOCALHOST, socket.port()));
+        assert!(UdpSocket::adopt(copy(), local).is_err());
+        let (pipe, _writer) = io::pipe().unwrap();
+        assert!(UdpSocket::adopt(pipe.into(), any(0)).is_err());
+        let adopted = UdpSocket::adopt(copy(), any(socket.port())).unwrap();
+        drop(socket);
+        adopted.set_patient(true);
+        assert_eq!(receive(&adopted, 1)[0].1, b"waits");
+        adopted.set_patient(false);
     }
 
     #[test]

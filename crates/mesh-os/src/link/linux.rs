@@ -85,6 +85,19 @@ impl Links {
         })
     }
 
+    /// Sets how many packets wait at most in interface `index` for whoever reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn set_queue(&mut self, index: u32, packets: u32) -> Result<(), LinkError> {
+        let mut message = link_message(index);
+        message.attributes.push(LinkAttribute::TxQueueLen(packets));
+        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
+            format!("set the queue of interface {index} to {packets} packets")
+        })
+    }
+
     /// Adds an address to interface `index`, usable at once (no duplicate address detection) and without
     /// the route that its prefix would bring.
     ///

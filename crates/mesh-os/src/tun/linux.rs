@@ -67,6 +67,32 @@ impl Tun {
         Ok(Self { fd, name, index })
     }
 
+    /// Goes on with a device that another process made, with what waits in it, its addresses and routes.
+    ///
+    /// # Errors
+    ///
+    /// It is not the device `name` as [`Tun::create`] makes it, or it is gone. Then `fd` is closed, and if
+    /// that was the last of its copies the device goes with it.
+    pub fn adopt(fd: OwnedFd, name: &str) -> io::Result<Self> {
+        let expected = request_for(name).map_err(io::Error::other)?;
+        // SAFETY: an ifreq is plain bytes, for which all zero is a value.
+        let mut found: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: TUNGETIFF fills the ifreq that it is given, which outlives the call; a descriptor of
+        // something else does not know the request.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &raw mut found) };
+        Errno::result(result)?;
+        // SAFETY: TUNGETIFF and `request_for` both write the flags.
+        let (is, wanted) = unsafe { (found.ifr_ifru.ifru_flags, expected.ifr_ifru.ifru_flags) };
+        if found.ifr_name != expected.ifr_name || is & wanted != wanted {
+            return Err(io::Error::other(
+                "it is another device than the one configured",
+            ));
+        }
+        let index = nix::net::if_::if_nametoindex(name)?;
+        let name = name.to_owned();
+        Ok(Self { fd, name, index })
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
