@@ -45,6 +45,11 @@ fn the_corpus_of_attacks_on_the_engine_holds() {
 }
 
 #[test]
+fn the_corpus_of_handovers_holds() {
+    replay("handover", targets::handover);
+}
+
+#[test]
 fn the_corpus_of_control_frames_holds() {
     replay("control", targets::control);
 }

@@ -1,5 +1,6 @@
 mod agents;
 mod context;
+mod handover;
 mod handshakes;
 mod output;
 mod peer;
@@ -21,6 +22,7 @@ use crate::{
     packet::ip_header,
 };
 use context::Context;
+pub use handover::{TakeOverError, TakenOver};
 pub use output::{Event, Transmit};
 use peer::Peer;
 pub use peer::{PeerState, PeerView};
@@ -102,6 +104,8 @@ pub struct Engine {
     gate: Gate,
     peers: BTreeMap<PeerId, Peer>,
     deadlines: BTreeSet<(Instant, PeerId)>,
+    /// Everything was handed on; another process speaks for this node.
+    handed_over: bool,
 }
 
 impl Engine {
@@ -112,6 +116,7 @@ impl Engine {
             gate: Gate::new(now.instant),
             peers: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            handed_over: false,
         };
         engine.context.ask_for_stamps(now);
         engine
@@ -130,6 +135,9 @@ impl Engine {
     /// Brings the peers in line with the roster. Those who are gone lose their sessions at once: no data
     /// thread sends to them or takes from them once this returns. This node's own key is passed over.
     pub fn set_peers(&mut self, configs: Vec<PeerConfig>, now: Now) {
+        if self.handed_over {
+            return;
+        }
         let mut before = std::mem::take(&mut self.peers);
         for config in configs {
             let id = *config.key.as_bytes();

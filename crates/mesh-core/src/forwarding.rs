@@ -102,7 +102,11 @@ impl Forwarding {
         if session.confirm() {
             link.raise();
         }
-        if session.wants_rekey_on_receive(now) && !link.rekey_wanted.swap(true, Ordering::AcqRel) {
+        // A late packet of the session before says nothing about the one in use.
+        if session.wants_rekey_on_receive(now)
+            && link.is_current(session)
+            && !link.rekey_wanted.swap(true, Ordering::AcqRel)
+        {
             link.raise();
         }
         self.judge(link, packet, now)

@@ -11,6 +11,8 @@
 //!                        └─ attention ─> Engine::handle_timeout ─> poll_transmit, poll_event
 //! ```
 //!
+//! A process hands its sessions on to the next one with [`Engine::hand_over`] and [`Engine::take_over`].
+//!
 //! Time, the wall clock and randomness are arguments: the same inputs give the same outputs, byte for
 //! byte. Bytes from the network are authenticated before they change anything, and every queue and
 //! table has a bound. This crate must never read a clock, open a socket or a file, or wait.
@@ -22,6 +24,7 @@ mod allowed_ips;
 mod cookie;
 mod engine;
 mod forwarding;
+mod handover;
 mod link;
 pub mod names;
 mod noise;
@@ -32,10 +35,12 @@ mod stamps;
 mod time;
 
 pub use engine::{
-    Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received, Transmit,
+    Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received,
+    TakeOverError, TakenOver, Transmit,
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
-pub use noise::Protocol;
+pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
+pub use noise::{Protocol, SelfTestError, self_test};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mesh_types::{Instant, WireguardPublicKey};
 
-use crate::session::Session;
+use crate::{handover::PeerRecord, session::Session};
 
 /// What the data threads and the engine share about one peer.
 ///
@@ -80,6 +80,37 @@ impl Link {
     pub(crate) fn set_endpoint(&self, endpoint: SocketAddr) {
         if self.endpoint() != Some(endpoint) {
             self.endpoint.store(Arc::new(Some(endpoint)));
+        }
+    }
+
+    /// Whether this is the session to send on.
+    pub(crate) fn is_current(&self, session: &Arc<Session>) -> bool {
+        let current = self.current.load();
+        current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, session))
+    }
+
+    /// Goes on where another process of this node stopped.
+    pub(crate) fn restore(&self, record: &PeerRecord) {
+        self.sent_bytes.store(record.sent_bytes, Ordering::Relaxed);
+        self.received_bytes
+            .store(record.received_bytes, Ordering::Relaxed);
+        for (moment, at) in [
+            (&self.last_data_sent, record.last_data_sent),
+            (&self.last_data_received, record.last_data_received),
+        ] {
+            if let Some(at) = at {
+                moment.set(at);
+            }
+        }
+        for (watched, since) in [
+            (&self.unanswered, record.unanswered),
+            (&self.owes, record.owes),
+        ] {
+            if let Some(since) = since {
+                watched.start(since);
+            }
         }
     }
 

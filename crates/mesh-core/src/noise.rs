@@ -10,11 +10,15 @@
 //!
 //! Between two of our agents the second protocol serves as well: only name, prologue and nonce differ.
 
+mod known;
+
 use blake2::{Blake2s256, Digest};
 use hmac::{Mac, SimpleHmac};
 use mesh_aead::{Cipher, PacketKey, TAG_BYTES};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
+
+pub use known::{SelfTestError, self_test};
 
 /// A secret of 32 bytes, zeroed when dropped.
 pub(crate) type Secret = Zeroizing<[u8; 32]>;

@@ -5,9 +5,10 @@ pub(crate) const WINDOW_PACKETS: u64 = 8192;
 const WORD_BITS: u64 = 64;
 
 /// One word more than the window, so that clearing a whole word ahead never forgets a counter in it.
-const WORDS: u64 = WINDOW_PACKETS / WORD_BITS + 1;
+pub(crate) const WORDS: u64 = WINDOW_PACKETS / WORD_BITS + 1;
 
 /// Tells counters seen from counters not seen, for the newest [`WINDOW_PACKETS`] (RFC 6479).
+#[derive(Clone)]
 pub(crate) struct ReplayWindow {
     /// The highest counter taken plus one; zero before the first.
     end: u64,
@@ -29,6 +30,16 @@ impl ReplayWindow {
             end: 0,
             words: [0; WORDS as usize],
         }
+    }
+
+    /// All that it knows, to be handed on: the highest counter taken plus one, and the words.
+    pub(crate) const fn parts(&self) -> (u64, &[u64; WORDS as usize]) {
+        (self.end, &self.words)
+    }
+
+    /// The window that had these parts.
+    pub(crate) const fn from_parts(end: u64, words: [u64; WORDS as usize]) -> Self {
+        Self { end, words }
     }
 
     /// Takes the counter of an authentic packet; `None` if it was taken before or is too old to tell.

@@ -11,6 +11,7 @@ use mesh_types::Instant;
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, DataHeader, data_message_bytes};
 
 use crate::{
+    handover::SessionRecord,
     noise::{Protocol, TransportKeys},
     replay::{Order, ReplayWindow, WINDOW_PACKETS},
 };
@@ -25,6 +26,10 @@ pub(crate) const REKEY_AFTER_RECEIVING: Duration = Duration::from_secs(165);
 /// Nothing is sent or taken on a session of this age (whitepaper section 6.2). The engine forgets its
 /// keys at once, sooner than the whitepaper asks (three times this).
 pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
+
+/// What a send counter grows by when a session is handed on: more than any thread of the old process can
+/// still have had in hand, and little beside the limits (a 256th of an AES session's packets).
+pub(crate) const COUNTER_LEAP: u64 = 1 << 20;
 
 /// How many packets a session may seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub(crate) struct Session {
     remote_index: u32,
     send: PacketKey,
     receive: PacketKey,
+    /// What both were made of, for the process that follows: a [`PacketKey`] does not give it back.
+    keys: TransportKeys,
     limits: MessageLimits,
     pub(crate) protocol: Protocol,
     pub(crate) established: Instant,
@@ -95,13 +102,14 @@ pub(crate) struct SessionStart {
 }
 
 impl Session {
-    pub(crate) fn new(start: SessionStart, keys: &TransportKeys) -> Self {
+    pub(crate) fn new(start: SessionStart, keys: TransportKeys) -> Self {
         let cipher = start.protocol.cipher();
         Self {
             local_index: start.local_index,
             remote_index: start.remote_index,
             send: PacketKey::new(cipher, &keys.send),
             receive: PacketKey::new(cipher, &keys.receive),
+            keys,
             limits: start.limits,
             protocol: start.protocol,
             established: start.established,
@@ -110,6 +118,53 @@ impl Session {
             window: Mutex::new(ReplayWindow::new()),
             confirmed: AtomicBool::new(start.initiator),
             retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Goes on with a session that another process of this node handed on; `None` if it has no packet
+    /// left to seal, or is over.
+    ///
+    /// The first packet sealed has a number at least [`COUNTER_LEAP`] above all that the other process
+    /// sealed.
+    pub(crate) fn resume(
+        record: SessionRecord,
+        limits: MessageLimits,
+        now: Instant,
+    ) -> Option<Self> {
+        let counter = record.counter.checked_add(COUNTER_LEAP)?;
+        let start = SessionStart {
+            local_index: record.local_index,
+            remote_index: record.remote_index,
+            protocol: record.protocol,
+            limits,
+            established: record.established,
+            initiator: record.initiator,
+        };
+        let session = Self {
+            counter: AtomicU64::new(counter),
+            window: Mutex::new(record.window),
+            confirmed: AtomicBool::new(record.confirmed),
+            ..Self::new(start, record.keys)
+        };
+        session.is_usable(now).then_some(session)
+    }
+
+    /// What the process that follows has to know. The session must have been [retired](Self::retire).
+    pub(crate) fn record(&self) -> SessionRecord {
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        SessionRecord {
+            local_index: self.local_index,
+            remote_index: self.remote_index,
+            protocol: self.protocol,
+            initiator: self.initiator,
+            confirmed: self.is_confirmed(),
+            established: self.established,
+            counter: self.counter.load(Ordering::SeqCst),
+            keys: TransportKeys {
+                send: self.keys.send.clone(),
+                receive: self.keys.receive.clone(),
+            },
+            window: window.clone(),
         }
     }
 
@@ -225,8 +280,8 @@ mod tests {
             receive: Zeroizing::new([receive; 32]),
         };
         (
-            Session::new(start(1, 2, true), &keys(3, 4)),
-            Session::new(start(2, 1, false), &keys(4, 3)),
+            Session::new(start(1, 2, true), keys(3, 4)),
+            Session::new(start(2, 1, false), keys(4, 3)),
         )
     }
 
@@ -301,6 +356,32 @@ mod tests {
         assert_eq!(b.open(0, &mut frame, at(0)), Err(OpenFailure::Over));
         a.retire();
         assert_eq!(a.seal(&mut frame, 0, at(0)), Err(SealError));
+    }
+
+    #[test]
+    fn a_session_that_is_handed_on_leaps_ahead_and_ends_where_its_limit_is() {
+        for (protocol, large, last) in [
+            (Protocol::MeshAes, false, 1 << 28),
+            (Protocol::MeshAes, true, 1 << 25),
+            (Protocol::Wireguard, false, u64::MAX - WINDOW_PACKETS),
+        ] {
+            let limits = MessageLimits::new(protocol, large);
+            let (a, _) = pair(protocol, large);
+            a.counter.store(41, Ordering::Relaxed);
+            let again = Session::resume(a.record(), limits, at(0)).unwrap();
+            let mut frame = [0; 32];
+            again.seal(&mut frame, 0, at(0)).unwrap();
+            let header = DataHeader::parse(&frame).unwrap();
+            assert_eq!(header.counter, 41 + COUNTER_LEAP);
+            assert!(Session::resume(a.record(), limits, at(180)).is_none());
+
+            a.counter.store(last - COUNTER_LEAP - 1, Ordering::Relaxed);
+            assert!(Session::resume(a.record(), limits, at(0)).is_some());
+            a.counter.store(last - COUNTER_LEAP, Ordering::Relaxed);
+            assert!(Session::resume(a.record(), limits, at(0)).is_none());
+            a.counter.store(u64::MAX, Ordering::Relaxed);
+            assert!(Session::resume(a.record(), limits, at(0)).is_none());
+        }
     }
 
     #[test]

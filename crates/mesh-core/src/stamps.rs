@@ -67,6 +67,18 @@ impl Stamps {
         }
     }
 
+    /// The last stamp given.
+    pub(crate) const fn last(&self) -> Stamp {
+        self.last
+    }
+
+    /// Goes on after `last`, which another process of this node gave: not needed as long as the disk kept
+    /// what was reserved.
+    pub(crate) fn continue_after(&mut self, last: Stamp) {
+        self.last = self.last.max(last);
+        self.reserved = self.reserved.max(last);
+    }
+
     pub(crate) const fn trust_clock(&mut self, trusted: bool) {
         self.clock_trusted = trusted;
     }

@@ -3,7 +3,7 @@
 //!
 //! [`Network`] steps from one arrival or timer to the next, so an hour passes in milliseconds, and the
 //! same seed gives the same run. It checks at every step what must always hold: after a timer has run
-//! the next one is later, and no payload is ever readable on the wire.
+//! the next one is later, no payload is ever readable on the wire, and no number is used twice under one key.
 //!
 //! [`packets`] makes the IP packets that tests send.
 

@@ -4,8 +4,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Event, Now, Protocol, Transmit, WallTime};
+use mesh_core::{Event, Handover, Now, Protocol, TakeOverError, TakenOver, Transmit, WallTime};
 use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::wireguard::DataHeader;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -25,6 +26,14 @@ pub struct LinkQuality {
     pub loss_percent: u32,
     /// Datagrams that arrive twice, of a hundred.
     pub duplicate_percent: u32,
+}
+
+/// What a machine has while one process of its has ended and the next has not begun: what the old one
+/// handed over, and the kernel's queues.
+struct Between {
+    handover: Vec<u8>,
+    tun: Vec<Vec<u8>>,
+    socket: Vec<(SocketAddr, Vec<u8>)>,
 }
 
 impl Default for LinkQuality {
@@ -55,6 +64,13 @@ pub struct Network {
     flying: BTreeMap<(Instant, u64), (SocketAddr, Transmit)>,
     /// Machines without a network.
     cut: BTreeSet<usize>,
+    /// Machines between two processes.
+    between: BTreeMap<usize, Between>,
+    /// What every machine is to the others.
+    speaks_mesh: bool,
+    protocol: Protocol,
+    /// Every number under which a machine sealed a packet, with the index of the session at its peer.
+    sealed: BTreeSet<(SocketAddr, u32, u64)>,
     rng: ChaCha20Rng,
     payloads: u64,
     copies: u64,
@@ -81,6 +97,10 @@ impl Network {
             trace: None,
             flying: BTreeMap::new(),
             cut: BTreeSet::new(),
+            between: BTreeMap::new(),
+            speaks_mesh,
+            protocol,
+            sealed: BTreeSet::new(),
             rng: ChaCha20Rng::from_seed([seed; 32]),
             payloads: 0,
             copies: 0,
@@ -134,6 +154,10 @@ impl Network {
 
     /// Sends any packet from machine `i`.
     pub fn send_packet(&mut self, i: usize, packet: &[u8]) {
+        if let Some(between) = self.between.get_mut(&i) {
+            between.tun.push(packet.to_vec());
+            return;
+        }
         if let Some(transmit) = self.nodes[i].send(packet, self.now) {
             self.carry(i, transmit);
         }
@@ -173,9 +197,69 @@ impl Network {
 
     /// Puts a datagram into machine `i` at once, as if it came from `from`.
     pub fn inject(&mut self, i: usize, from: SocketAddr, datagram: Vec<u8>) {
+        if let Some(between) = self.between.get_mut(&i) {
+            between.socket.push((from, datagram));
+            return;
+        }
         let fast = self.rng.gen_bool(0.5);
         self.nodes[i].receive(from, datagram, fast, self.now);
         self.drain(i);
+    }
+
+    /// Ends the process of machine `i` in good order and returns what it handed over. Packets and datagrams
+    /// wait in the kernel until [`Network::take_over`].
+    pub fn hand_over(&mut self, i: usize) -> Vec<u8> {
+        let now = self.now;
+        let node = &mut self.nodes[i];
+        let handover = node.engine.hand_over(node.clock(now)).to_vec();
+        // The old process may not seal any more, whatever comes.
+        self.send(i, (i + 1) % self.nodes.len());
+        assert_eq!(self.nodes[i].engine.poll_transmit(), None);
+        assert_eq!(self.nodes[i].engine.poll_timeout(), None);
+        let between = Between {
+            handover: handover.clone(),
+            tun: Vec::new(),
+            socket: Vec::new(),
+        };
+        self.between.insert(i, between);
+        handover
+    }
+
+    /// Starts the next process of machine `i`, with what the last one handed over.
+    ///
+    /// # Panics
+    ///
+    /// If there was no [`Network::hand_over`].
+    pub fn take_over(&mut self, i: usize) -> Result<TakenOver, TakeOverError> {
+        let handover = &self.between[&i].handover;
+        let handover = Handover::parse(handover).expect("as it was written");
+        self.take_over_from(i, handover)
+    }
+
+    /// As [`Network::take_over`], with another handover than that of the last process.
+    ///
+    /// # Panics
+    ///
+    /// If there was no [`Network::hand_over`].
+    pub fn take_over_from(
+        &mut self,
+        i: usize,
+        handover: Handover,
+    ) -> Result<TakenOver, TakeOverError> {
+        let between = self.between.remove(&i).expect("handed over before");
+        let (now, speaks_mesh, protocol) = (self.now, self.speaks_mesh, self.protocol);
+        self.nodes[i].restart(now);
+        self.introduce_all_to(i, speaks_mesh, protocol);
+        let node = &mut self.nodes[i];
+        let taken = node.engine.take_over(handover, node.clock(now));
+        self.drain(i);
+        for (from, datagram) in between.socket {
+            self.inject(i, from, datagram);
+        }
+        for packet in between.tun {
+            self.send_packet(i, &packet);
+        }
+        taken
     }
 
     /// Lets time pass, from one arrival or timer to the next.
@@ -289,6 +373,10 @@ impl Network {
         assert!(!leaks, "a payload is readable on the wire");
         self.datagrams += 1;
         let from = self.nodes[i].endpoint;
+        if let Some(DataHeader { receiver, counter }) = DataHeader::parse(&transmit.data) {
+            let fresh = self.sealed.insert((from, receiver, counter));
+            assert!(fresh, "number {counter} was used twice under one key");
+        }
         if let Some(trace) = &mut self.trace {
             trace.push((from, transmit.clone()));
         }

@@ -7,7 +7,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh_core::names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX};
+use mesh_core::{
+    Handover,
+    names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX},
+};
 use mesh_testkit::Network;
 use mesh_types::{MachineName, NetworkId, Serial};
 use mesh_wire::{
@@ -160,5 +163,41 @@ fn inside(network: &mut Network, node: usize, packet: &[u8]) {
     if route.seal(&mut frame, packet.len(), now).is_ok() {
         let from = network.nodes[node].endpoint;
         network.inject(1 - node, from, frame);
+    }
+}
+
+/// Starts an engine with what claims to be another process's sessions: `bytes` as they are, and as changes
+/// to a true handover, each an offset in two bytes, a length and so many bytes. Whatever it took for true,
+/// it goes on working.
+pub fn handover(bytes: &[u8]) {
+    start_with(|_| bytes.to_vec());
+    start_with(|mut handover| {
+        let mut rest = bytes;
+        while let [high, low, length, tail @ ..] = rest {
+            let (change, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+            rest = tail;
+            let offset = usize::from(u16::from_be_bytes([*high, *low]));
+            for (to, from) in handover.iter_mut().skip(offset).zip(change) {
+                *to = *from;
+            }
+        }
+        handover
+    });
+}
+
+fn start_with(change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    let mut network = Network::pair(1);
+    assert!(network.reaches(0, 1, Duration::from_millis(100)));
+    assert!(network.reaches(1, 0, Duration::from_millis(100)));
+    let changed = change(network.hand_over(1));
+    let Ok(handover) = Handover::parse(&changed) else {
+        return;
+    };
+    let _ = network.take_over_from(1, handover);
+    network.tell_endpoint(1, 0);
+    for _ in 0..20 {
+        network.send(0, 1);
+        network.send(1, 0);
+        network.run_for(Duration::from_secs(11));
     }
 }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Now, PeerConfig, Protocol, Received, Stamp, WallTime,
+    Engine, EngineConfig, Event, Handover, Now, PeerConfig, Protocol, Received, Stamp, WallTime,
 };
 use mesh_types::{IdentitySeed, NetworkId, WireguardPublicKey};
 
@@ -47,6 +47,18 @@ impl Driver {
     pub(crate) fn restart(&mut self) {
         self.generation += 1;
         self.engine = engine(self.generation, self.stamps, now(self.started));
+    }
+
+    /// Goes on in another engine with what this one hands over, as the next process does.
+    pub(crate) fn hand_over(&mut self) {
+        let peer = self.peer.expect("the peer is set first");
+        let handover = self.engine.hand_over(now(self.started));
+        self.restart();
+        self.set_peer(peer);
+        let handover = Handover::parse(&handover).unwrap();
+        let taken = self.engine.take_over(handover, now(self.started)).unwrap();
+        assert_eq!((taken.sessions, taken.dropped), (1, 0));
+        self.drain();
     }
 
     pub(crate) fn public_key(&self) -> WireguardPublicKey {

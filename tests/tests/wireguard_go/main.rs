@@ -131,6 +131,27 @@ fn sessions_with_wireguard_go_are_renewed_after_two_minutes() {
 }
 
 #[test]
+fn a_hand_over_keeps_the_session_with_wireguard_go() {
+    for (name, they_ask) in [("f", false), ("g", true)] {
+        let Some((namespace, peer, mut driver)) = set_up(name, they_ask) else {
+            return;
+        };
+        if they_ask {
+            assert!(driver.is_pinged(&namespace, PROMPT));
+        }
+        assert!(driver.ping(PROMPT));
+        let handshake = peer.latest_handshake();
+        for _ in 0..3 {
+            driver.hand_over();
+            assert!(driver.ping(PROMPT), "ours to theirs");
+            assert!(driver.is_pinged(&namespace, PROMPT), "theirs to ours");
+        }
+        assert_eq!(peer.latest_handshake(), handshake);
+        assert_eq!(driver.sessions(), [!they_ask], "no other session was made");
+    }
+}
+
+#[test]
 fn a_restart_of_either_side_heals_by_itself() {
     let Some((namespace, peer, mut driver)) = set_up("e", false) else {
         return;

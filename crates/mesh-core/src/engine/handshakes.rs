@@ -367,7 +367,7 @@ impl Peer {
             established: now.instant,
             initiator: false,
         };
-        let session = self.add_session(start, &keys, context);
+        let session = self.add_session(start, keys, context);
         if let Some(unused) = self.sessions.next.replace(session) {
             context.end_session(&unused);
         }
@@ -429,7 +429,7 @@ impl Peer {
         self.rtt = Some(now.instant.saturating_since(attempt.sent));
         self.link.note_authentic(RESPONSE_BYTES);
         self.link.set_endpoint(from);
-        let session = self.add_session(start, &keys, context);
+        let session = self.add_session(start, keys, context);
         self.make_current(session, context);
         if !self.resume(context, now) {
             // The responder waits for a packet before it sends on the session.
@@ -475,7 +475,7 @@ impl Peer {
     fn add_session(
         &self,
         start: SessionStart,
-        keys: &TransportKeys,
+        keys: TransportKeys,
         context: &mut Context,
     ) -> Arc<Session> {
         let session = Arc::new(Session::new(start, keys));

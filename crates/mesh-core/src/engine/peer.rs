@@ -76,6 +76,15 @@ pub(super) struct Sessions {
     pub(super) next: Option<Arc<Session>>,
 }
 
+impl Sessions {
+    /// Those that there are.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
+        [&self.previous, &self.current, &self.next]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// What is known of a peer, for `mesh status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -158,6 +167,11 @@ impl Peer {
     pub(super) fn configure(&mut self, config: PeerConfig) {
         self.protocol = config.protocol;
         self.allowed_ips = config.allowed_ips;
+    }
+
+    /// Whether a handshake is wanted.
+    pub(super) const fn is_connecting(&self) -> bool {
+        matches!(self.connecting, Connecting::Running { .. })
     }
 
     /// Ends everything of a peer that is gone from the roster.
