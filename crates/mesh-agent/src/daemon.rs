@@ -4,7 +4,6 @@
 //! privileges go, for good; then the data plane's threads and the runtime start.
 
 use std::{
-    net::SocketAddr,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,11 +14,11 @@ use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
     confine::{Confinement, Needs, confine},
+    descriptors::Store,
     file,
     identity::read_identity,
     notify::{Notifier, watchdog},
     privilege::{self, Keep, UserChange},
-    udp::UdpSocket,
     unix::{self, ListenError, SocketFile},
 };
 use tokio::{
@@ -35,7 +34,9 @@ use crate::{
     control,
     dataplane::Threads,
     device::Device,
-    gossip, local,
+    gossip,
+    handover::{self, Inheritance},
+    local,
     logs::LogRing,
     names::{self, DNS_PORT},
     overlay::{News, Overlay},
@@ -60,6 +61,8 @@ struct Opened {
     socket_file: SocketFile,
     notifier: Arc<Notifier>,
     pulse: Arc<Pulse>,
+    /// Where the sessions go at the end; `None`: nobody keeps them.
+    store: Option<Store>,
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Must be called in a process with a single thread.
@@ -82,6 +85,7 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
         threads,
         listener,
         socket_file,
+        store,
         notifier,
         pulse,
     } = opened;
@@ -91,14 +95,21 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
         feeding.abort();
         result
     });
-    threads.stop();
     // The tasks hold the sockets and the device; nothing of them stays behind.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(socket_file);
+    // Packets are carried until the very end, and wait in the kernel from here on.
+    agent.overlay.socket.set_patient(store.is_some());
+    threads.stop();
+    if let (Ok(()), Some(store)) = (&result, &store) {
+        handover::leave(&agent.overlay, store);
+    }
     result
 }
 
 fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
+    // First of all: what was passed has numbers that nothing else may get.
+    let mut inheritance = Inheritance::take();
     let notifier = Notifier::from_environment().context("cannot reach the service manager")?;
     let identity = read_identity(&config.identity_file)?;
     let state_dir = &config.state_dir;
@@ -111,8 +122,9 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     let roster = load_roster(&config);
     // What an earlier run as another user left may be closed to the later one.
     let stamp = rumours::load_stamp(&config.state_dir);
-    let device = Device::open(&config, &identity.public().node_id(), roster.as_ref())?;
-    let socket = bind(config.listen)?;
+    let own = identity.public().node_id();
+    let device = Device::open(&config, &own, roster.as_ref(), &mut inheritance)?;
+    let socket = inheritance.socket(&config)?;
     let (listener, socket_file) = listen(&config)?;
     let user = privilege::choose_user(config.user.as_deref(), keep(&config));
     give_away_dirs(&config, &user);
@@ -129,10 +141,12 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
         stamp,
         socket,
     );
-    let overlay = Arc::new(overlay);
-    let threads =
-        Threads::start(&overlay, &device.tun, &pulse).context("cannot start the data plane")?;
+    let (overlay, tun) = (Arc::new(overlay), device.tun.clone());
+    // With the roster applied, and before any packet: the last process's sessions.
     let agent = Agent::new(identity, config, roster, overlay, Some(device), logs);
+    let store = inheritance.sessions(&agent.overlay);
+    let threads =
+        Threads::start(&agent.overlay, &tun, &pulse).context("cannot start the data plane")?;
     let _ = agent.confinement.set(confinement);
     Ok(Opened {
         agent,
@@ -140,6 +154,7 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
         threads,
         listener,
         socket_file,
+        store,
         notifier: Arc::new(notifier),
         pulse,
     })
@@ -193,6 +208,7 @@ async fn serve(
     tasks.spawn(reload::watch(agent.clone(), config_path));
     let ready = async {
         address_or_patience(agent).await;
+        agent.overlay.socket.set_patient(false);
         notify(notifier, "READY=1");
         info!("agent ready");
         std::future::pending::<()>().await;
@@ -282,10 +298,6 @@ async fn address_or_patience(agent: &Agent) {
     {
         info!("no roster yet; the address follows with the first one");
     }
-}
-
-fn bind(listen: SocketAddr) -> anyhow::Result<UdpSocket> {
-    UdpSocket::bind_address(listen).context("cannot open the UDP port of the data plane")
 }
 
 fn notify(notifier: &Notifier, state: &str) {

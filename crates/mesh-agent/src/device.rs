@@ -14,13 +14,19 @@ use mesh_os::{
 use mesh_types::NodeId;
 use tracing::{debug, error, info, warn};
 
-use crate::{chain, config::Config, view};
+use crate::{chain, config::Config, handover::Inheritance, view};
 
 /// The inner MTU until a path proves more, in bytes: the least that IPv6 allows (RFC 8200 section 5), which
 /// any underlay carries with WireGuard's and its own headers around it.
 const MTU: u32 = 1280;
 
-/// The device. It goes, with its addresses and routes, when the last clone of the [`Tun`] does.
+/// Packets that wait in the device at most: a second of 1 000 a second while one process ends and the next
+/// begins, and no more than a few milliseconds at full speed. Set before the device is up: later the kernel
+/// drops packets while it makes a queue longer.
+const QUEUE_PACKETS: u32 = 1_000;
+
+/// The device. It goes, with its addresses and routes, when the last clone of the [`Tun`] does,
+/// and the service manager's copy, where it keeps one.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) tun: Arc<Tun>,
@@ -50,21 +56,30 @@ pub(crate) enum OpenDeviceError {
 }
 
 impl Device {
-    /// Makes the device and brings it up: with the address of the member that has our key in `roster`,
+    /// Makes the device, or goes on with that of the last process, and brings it up: with the address of the member that has our key in `roster`,
     /// else with that of the configured name, else with none yet.
     pub(crate) fn open(
         config: &Config,
         own: &NodeId,
         roster: Option<&Roster>,
+        inheritance: &mut Inheritance,
     ) -> Result<Self, OpenDeviceError> {
-        let tun = Tun::create(&config.interface)?;
-        info!(interface = tun.name(), "interface made");
+        let (tun, is_new) = inheritance.tun(config)?;
+        match is_new {
+            true => info!(interface = tun.name(), "interface made"),
+            false => info!(interface = tun.name(), "went on with the interface"),
+        }
         let failed = |source| OpenDeviceError::Configure {
             interface: config.interface.clone(),
             source,
         };
         let mut links = Links::open().map_err(failed)?;
         let interface = interface_config(config, own, roster);
+        if is_new {
+            links
+                .set_queue(tun.index(), QUEUE_PACKETS)
+                .map_err(failed)?;
+        }
         links.configure(tun.index(), &interface).map_err(failed)?;
         Ok(Self {
             tun: Arc::new(tun),

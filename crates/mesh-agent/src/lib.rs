@@ -8,7 +8,8 @@
 //! It must never take a roster that no configured signer signed, apply one that is older than that in
 //! force, or hold a lock or allocate for a packet of an established session.
 //!
-//! The `mesh` binary calls [`run`] with a [`Config`].
+//! The `mesh` binary calls [`run`] with a [`Config`]. [`supervise()`] and [`upgrade()`] see to it that one
+//! process of the agent follows another without a packet lost.
 
 mod agent;
 mod backoff;
@@ -18,6 +19,7 @@ mod daemon;
 mod dataplane;
 mod device;
 mod gossip;
+mod handover;
 mod local;
 mod logs;
 mod names;
@@ -27,11 +29,14 @@ mod pulse;
 mod reload;
 mod remembered;
 mod rumours;
+mod self_check;
 mod snapshot;
 mod stored;
+mod supervise;
 #[cfg(test)]
 mod testing;
 mod underlay;
+mod upgrade;
 mod view;
 
 use std::io;
@@ -44,6 +49,9 @@ pub use config::{
 pub use daemon::run;
 pub use logs::LogRing;
 pub use names::hosts;
+pub use self_check::{SelfCheck, SelfCheckError, self_check};
+pub use supervise::{Supervise, ask_for_upgrade, supervise};
+pub use upgrade::{Upgrade, Upgraded, upgrade};
 
 /// Removes the stored roster, and with it the serial below which nothing is taken; `false` if there was
 /// none. The agent must not be running.

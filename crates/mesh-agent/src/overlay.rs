@@ -12,7 +12,8 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Now, PeerState, PeerView, Received, Stamp,
+    Engine, EngineConfig, Event, Forwarding, Handover, Now, PeerState, PeerView, Received, Stamp,
+    TakeOverError, TakenOver,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -20,6 +21,7 @@ use mesh_types::{IdentitySeed, Instant, MachineName, PublicIdentity, Serial, Wir
 use rand::RngCore;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, trace, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     peers::{self, Directory},
@@ -255,6 +257,21 @@ impl Overlay {
             state.engine.poll_timeout()
         });
         timeout.map(|at| at.saturating_since(clock::now()))
+    }
+
+    /// Goes on with the sessions of another process of this agent, once the roster is applied.
+    pub(crate) fn take_over(&self, handover: Handover) -> Result<TakenOver, TakeOverError> {
+        self.with(|state, now| {
+            let taken = state.engine.take_over(handover, now)?;
+            state.tell_epoch(now);
+            Ok(taken)
+        })
+    }
+
+    /// Ends all sessions here, and gives what the next process goes on with: keys, which must never touch
+    /// a disk. No thread may carry packets any more.
+    pub(crate) fn hand_over(&self) -> Zeroizing<Vec<u8>> {
+        self.lock().engine.hand_over(now())
     }
 
     /// Names the thread that calls [`Overlay::run_timers`].

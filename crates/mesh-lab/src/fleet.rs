@@ -284,6 +284,44 @@ impl Fleet {
         Ok(())
     }
 
+    /// Starts a machine's agent under a supervisor, with a program of its own and the supervisor's
+    /// directory, and waits until it is ready. [`Fleet::agent_process`] is the supervisor then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::start`].
+    pub fn supervise_agent(
+        &mut self,
+        name: &str,
+        program: &Path,
+        dir: &Path,
+    ) -> anyhow::Result<()> {
+        let files = &self.machine(name)?.files;
+        let mut command = Command::new(program);
+        command
+            .args(["agent", "supervise", "--config"])
+            .arg(files.agent_config_path())
+            .arg("--dir")
+            .arg(dir);
+        let log_path = files.log_path("agent");
+        let namespace = self.lab.namespace(name)?;
+        let title = format!("supervisor of {name}");
+        let agent = self.cage.start(&title, command, namespace, &log_path)?;
+        self.machine_mut(name)?.agent = Some(agent);
+        self.agent_process(name)?.wait_ready(DAEMON_PATIENCE)
+    }
+
+    /// The id of a machine's agent's process, or of its supervisor.
+    ///
+    /// # Errors
+    ///
+    /// It was not started.
+    pub fn agent_id(&self, name: &str) -> anyhow::Result<u32> {
+        let agent = self.machine(name)?.agent.as_ref();
+        let agent = agent.with_context(|| format!("the agent of `{name}` was not started"))?;
+        Ok(agent.id())
+    }
+
     /// The controller's process.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod network;
 pub mod ping;
 mod process;
 pub mod sandbox;
+pub mod stream;
 mod wait;
 
 pub use fleet::{Fleet, program_under_test};

@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Namespace;
 
-const ECHO_REQUEST: u8 = 128;
-const ECHO_REPLY: u8 = 129;
+pub(crate) const ECHO_REQUEST: u8 = 128;
+pub(crate) const ECHO_REPLY: u8 = 129;
 
 /// How long one echo is waited for before the next is sent.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -34,14 +34,13 @@ impl Pinger {
     ///
     /// What the kernel says.
     pub fn new(namespace: &Namespace) -> anyhow::Result<Self> {
-        static IDENTIFIERS: AtomicU16 = AtomicU16::new(1);
         let socket = namespace.run(|| {
             Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))
                 .context("cannot open a socket for ICMPv6")
         })?;
         Ok(Self {
             socket: socket.into(),
-            identifier: IDENTIFIERS.fetch_add(1, Ordering::Relaxed),
+            identifier: new_identifier(),
             sequence: AtomicU16::new(0),
         })
     }
@@ -100,6 +99,12 @@ impl Pinger {
             }
         }
     }
+}
+
+/// An identifier that no other pinger of this process has.
+pub(crate) fn new_identifier() -> u16 {
+    static IDENTIFIERS: AtomicU16 = AtomicU16::new(1);
+    IDENTIFIERS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// An echo without checksum, which the kernel fills in on a raw ICMPv6 socket (RFC 3542 section 3.1).

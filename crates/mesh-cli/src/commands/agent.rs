@@ -1,5 +1,7 @@
 //! `mesh agent`.
 
+mod upgrade;
+
 use std::{os::unix::net::UnixStream, path::PathBuf};
 
 use anyhow::Context as _;
@@ -31,6 +33,22 @@ enum Verb {
     /// Opens nothing that the configuration names. Packages and NixOS do this before they put a
     /// configuration in force.
     Check(FileArgs),
+    /// Run the agent and look after it, where there is no systemd
+    ///
+    /// Starts the agent again when it ends, and keeps its device, its socket and its sessions from one
+    /// process to the next. The program is the one at the path from which this was started, so that
+    /// `mesh agent upgrade` takes what was put there since.
+    Supervise(upgrade::SuperviseArgs),
+    /// Let the running agent be taken over by the installed program, without a session lost
+    ///
+    /// As root. The program checks itself first; if it does not start, or does not do its work, the program
+    /// before comes back, and the exit code is 1. Example: `mesh agent upgrade --json`.
+    Upgrade(upgrade::UpgradeArgs),
+    /// Check that this program would run here, without touching anything
+    ///
+    /// Reads the configuration, the identity and the stored roster, and tries the ciphers and handshakes
+    /// against known answers.
+    SelfCheck(upgrade::SelfCheckArgs),
     /// Remove the stored roster, so that the next start takes any serial from a trusted signer
     ///
     /// For the day when the fleet's serials start over. The agent must be stopped.
@@ -60,6 +78,9 @@ pub(crate) fn run(args: Args, logs: LogRing) -> Result<Exit, Failure> {
         Verb::Check(FileArgs { config: path }) => {
             load(&path)?;
         }
+        Verb::Supervise(args) => return upgrade::supervise(args),
+        Verb::Upgrade(args) => return upgrade::upgrade(args),
+        Verb::SelfCheck(args) => return upgrade::self_check(args),
         Verb::ForgetRoster(FileArgs { config: path }) => forget_roster(&load(&path)?)?,
     }
     Ok(Exit::Done)
