@@ -400,27 +400,31 @@ fn the_outputs_evaluate_for_every_system() {
 
 #[test]
 fn no_address_of_the_mesh_is_typed() {
-    let mut files = Vec::new();
-    gather(&example(), &mut files);
-    assert!(files.len() > 25);
-    for path in files {
-        let content = fs::read_to_string(&path).unwrap();
-        // Whatever looks like a unique local address: `fd`, two digits, a colon.
-        let typed = content.to_lowercase().match_indices("fd").any(|(at, _)| {
-            let rest: Vec<char> = content[at + 2..].chars().take(3).collect();
-            matches!(rest[..], [a, b, ':'] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
-        });
-        assert!(!typed, "{}", path.display());
-    }
-}
+    let Some(flake) = evaluate(
+        &example(),
+        "{ inherit (flake) inventory; inherit (mesh.lib.resolve flake.inventory) members; }",
+    ) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let inventory = directory.path().join("inventory.json");
+    fs::write(&inventory, flake["inventory"].to_string()).unwrap();
+    let lint = |path: &Path| {
+        let mut command = Command::new(program_under_test().unwrap());
+        command.args(["lint", "addresses", "--inventory"]);
+        command.arg(&inventory).arg(path).output().unwrap()
+    };
+    let clean = lint(&example());
+    let found = String::from_utf8_lossy(&clean.stdout);
+    assert!(clean.status.success(), "{found}");
 
-fn gather(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            gather(&entry.path(), files);
-        } else {
-            files.push(entry.path());
-        }
-    }
+    let copy = directory.path().join("fleet");
+    copy_tree(&example(), &copy);
+    let typed = format!(
+        "{{ x = \"{}\"; }}",
+        text(&flake["members"]["galena"]["address"])
+    );
+    fs::write(copy.join("modules/typed.nix"), typed).unwrap();
+    let refused = lint(&copy);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
 }

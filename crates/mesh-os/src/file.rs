@@ -180,7 +180,8 @@ pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, ReadFileError> {
 /// Reads a secret of at most `max` bytes that nobody but this user, or root, can read or write.
 ///
 /// A symbolic link is followed; what counts is the file behind it. Credentials that the service manager
-/// placed in `$CREDENTIALS_DIRECTORY` may show a group-read bit, which stands for an access list there.
+/// placed in `$CREDENTIALS_DIRECTORY` may show a group-read bit, which stands for an access list there, and
+/// belong to the service's user although root reads them, to check a program before the service runs it.
 ///
 /// # Errors
 ///
@@ -192,7 +193,8 @@ pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ReadFi
         source,
     })?;
     let mode = metadata.mode() & 0o7777;
-    let forbidden = if is_credential(path) { 0o037 } else { 0o077 };
+    let is_credential = is_credential(path);
+    let forbidden = if is_credential { 0o037 } else { 0o077 };
     if mode & forbidden != 0 {
         return Err(ReadFileError::LoosePermissions {
             path: path.to_owned(),
@@ -200,7 +202,7 @@ pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ReadFi
         });
     }
     let user = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != user && metadata.uid() != 0 {
+    if !may_own(metadata.uid(), user, is_credential) {
         return Err(ReadFileError::WrongOwner {
             path: path.to_owned(),
             owner: metadata.uid(),
@@ -273,6 +275,11 @@ fn read_at_most(
         });
     }
     Ok(())
+}
+
+/// Whether `owner` may be whose secret `user` reads.
+fn may_own(owner: u32, user: u32, is_credential: bool) -> bool {
+    owner == user || owner == 0 || (user == 0 && is_credential)
 }
 
 fn is_credential(path: &Path) -> bool {

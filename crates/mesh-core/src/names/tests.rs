@@ -368,6 +368,33 @@ proptest! {
     }
 
     #[test]
+    fn changed_questions_are_answered_within_the_limit_or_not_at_all(
+        kind in any::<u16>(),
+        options in prop::collection::vec(any::<u8>(), 0..20),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let table = table();
+        let mut message = question("wiki.apps.mesh.example.", RecordType::from(kind));
+        message.set_edns(Edns::new());
+        let mut bytes = message.to_vec().unwrap();
+        bytes.extend(options);
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        // Whole half of the time.
+        bytes.truncate(bytes.len() / 2 + cut.index(bytes.len()));
+        if let Some(reply) = answer(&table, &bytes, Transport::Udp) {
+            prop_assert!(reply.len() <= 1232);
+            prop_assert_eq!(&reply[..2], &bytes[..2]);
+            prop_assert!(Message::from_vec(&reply).is_ok());
+        }
+        let refusal = refuse(&bytes, Transport::Udp);
+        prop_assert!(refusal.is_none_or(|refusal| refusal.len() <= bytes.len()));
+    }
+
+    #[test]
     fn only_names_of_the_table_have_addresses(labels in prop::collection::vec("[a-z]{1,3}|apps|cinnabar|\\*", 1..4)) {
         let table = table();
         let name = format!("{}.mesh.example", labels.join("."));

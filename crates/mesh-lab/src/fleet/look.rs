@@ -99,12 +99,12 @@ impl Fleet {
         // One that does not answer is asked again: it may be starting.
         wait_until(patience, || match self.status(name) {
             Ok(status) if wanted(&status) => Ok(status),
-            other => Err(other),
+            other => Err(Box::new(other)),
         })
         .or_else(|last| {
             anyhow::bail!(
                 "waited {patience:?} in vain until `{name}` {what}; it is {}",
-                serde_json::to_string_pretty(&last?)?
+                serde_json::to_string_pretty(&(*last)?)?
             )
         })
     }

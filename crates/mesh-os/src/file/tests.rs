@@ -142,3 +142,14 @@ fn a_private_directory_is_closed_and_the_way_to_it_is_open() {
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(make_private_dir(&dir.path().join("file")).is_err());
 }
+
+#[test]
+fn a_secret_belongs_to_its_reader_or_root_and_a_credential_to_its_service() {
+    for is_credential in [false, true] {
+        assert!(may_own(995, 995, is_credential));
+        assert!(may_own(0, 995, is_credential));
+        assert!(!may_own(1000, 995, is_credential));
+    }
+    assert!(may_own(995, 0, true));
+    assert!(!may_own(995, 0, false));
+}
