@@ -28,6 +28,3 @@ describe() {
     | .instances.mesh.roles.controller.machines = {cinnabar: {}}' inventory.json >described.json
   "$mesh" inventory sign described.json --key ~/.ssh/id_ed25519 --serial 1 --out roster.json
 }
-
-# Whether the agent can hand over to another program.
-hands_over() { mesh agent upgrade --help >/dev/null 2>&1 || { echo "skipped: there is no \`mesh agent upgrade\`"; false; }; }

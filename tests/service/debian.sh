@@ -33,7 +33,7 @@ agent=$(systemctl show -P MainPID mesh-agent)
 controller=$(systemctl show -P MainPID mesh-controller)
 sums=$(sha256sum /etc/mesh/*)
 dpkg -i /opt/release/second.deb >/dev/null
-if hands_over; then [ "$(systemctl show -P MainPID mesh-agent)" != "$agent" ]; else systemctl restart mesh-agent; fi
+[ "$(systemctl show -P MainPID mesh-agent)" != "$agent" ]
 [ "$(systemctl show -P MainPID mesh-controller)" != "$controller" ]
 [ "$(sha256sum /etc/mesh/*)" = "$sums" ]
 mesh service status --json | jq -e '[.services[] | .running and (.upgrade_pending | not)] == [true, true]'

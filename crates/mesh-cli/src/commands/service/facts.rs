@@ -17,6 +17,7 @@ use super::{
     manager,
     plan::{Facts, Found, System, paths_of_interest},
     record::Record,
+    state::{Running, ask_release},
 };
 
 /// The longest file whose text is looked at, in bytes; ours are far below.
@@ -118,6 +119,7 @@ pub(super) fn gather(daemon: Daemon, root: Option<&Path>) -> anyhow::Result<Fact
             .iter()
             .any(|dir| Path::new(dir).join("systemd-sysusers").exists()),
         is_running: state.is_running,
+        runs_other: runs_other(&layout, &state),
         is_enabled: state.is_enabled,
         config: config(&below(root, &layout.config), daemon),
         record,
@@ -158,6 +160,17 @@ fn program_is_same(path: &Path) -> anyhow::Result<bool> {
         std::io::Result::Ok(bytes)
     };
     Ok(read(path)? == read(&own)?)
+}
+
+/// Whether the running service has another program in memory: its file was replaced since, or it says so.
+fn runs_other(layout: &Layout, state: &manager::State) -> bool {
+    let is_replaced = state
+        .pid
+        .and_then(Running::of)
+        .is_some_and(|running| running.is_replaced);
+    let says_other =
+        || ask_release(layout).is_some_and(|release| release != env!("CARGO_PKG_VERSION"));
+    state.is_running && (is_replaced || says_other())
 }
 
 /// The program that runs this.

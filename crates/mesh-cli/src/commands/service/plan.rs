@@ -65,6 +65,8 @@ pub(super) struct Facts {
     pub(super) has_sysusers: bool,
     /// Whether the service is loaded and not stopped.
     pub(super) is_running: bool,
+    /// Whether another program than the one that runs this is in the running service's memory.
+    pub(super) runs_other: bool,
     /// Whether the service starts with the machine.
     pub(super) is_enabled: bool,
     /// Whether the existing configuration is good; `None`: there is none.

@@ -120,14 +120,15 @@ fn look(daemon: Daemon) -> anyhow::Result<Service> {
 }
 
 /// The program of a process, where the system tells (Linux, as root).
-struct Running {
+pub(super) struct Running {
     program: PathBuf,
     /// Whether another file took its place since it was started.
-    is_replaced: bool,
+    pub(super) is_replaced: bool,
 }
 
 impl Running {
-    fn of(pid: u32) -> Option<Self> {
+    /// Of the process `pid`; `None`: the system does not tell.
+    pub(super) fn of(pid: u32) -> Option<Self> {
         let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let text = path.to_str()?;
         let replaced = text.strip_suffix(" (deleted)");
@@ -144,7 +145,8 @@ fn release_of(program: &Path) -> Option<String> {
     answer["release"].as_str().map(str::to_owned)
 }
 
-fn ask_release(layout: &Layout) -> Option<String> {
+/// The release that a running daemon says it is; `None`: it does not answer.
+pub(super) fn ask_release(layout: &Layout) -> Option<String> {
     match layout.daemon {
         Daemon::Agent => {
             let agent = client::Daemon::agent(&layout.socket);

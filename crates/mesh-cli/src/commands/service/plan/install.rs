@@ -333,7 +333,7 @@ impl Planner<'_> {
         }
         if !self.facts.is_running {
             self.step(run(["systemctl", "start", self.layout.service]));
-        } else if program_changes || units_change {
+        } else if program_changes || units_change || self.facts.runs_other {
             self.take_over(run(["systemctl", "restart", self.layout.service]));
         }
     }
@@ -350,7 +350,7 @@ impl Planner<'_> {
         if !self.facts.is_running || units_change {
             self.step(run(["launchctl", "enable", &target]));
             self.step(run(["launchctl", "bootstrap", "system", &plist]));
-        } else if program_changes {
+        } else if program_changes || self.facts.runs_other {
             self.take_over(run(["launchctl", "kickstart", "-k", &target]));
         }
     }

@@ -27,6 +27,7 @@ fn fresh(manager: Manager) -> Facts {
         taken_ids: [440, 442].into(),
         has_sysusers: true,
         is_running: false,
+        runs_other: false,
         is_enabled: false,
         config: None,
         record: Record::default(),
@@ -172,6 +173,12 @@ fn a_new_release_replaces_the_program_and_takes_over() {
             program_is_same: false,
             ..after(facts, daemon, &plan)
         };
+        // The other daemon's installation has put the program there already.
+        let by_other = Facts {
+            program_is_same: true,
+            runs_other: true,
+            ..facts.clone()
+        };
         let (layout, plan, _) = install(&facts, daemon, &Given::default()).unwrap();
         let copy = Step::CopyProgram {
             path: layout.program,
@@ -179,7 +186,10 @@ fn a_new_release_replaces_the_program_and_takes_over() {
             replaces: true,
         };
         let command = command.split(' ').map(str::to_owned).collect();
-        assert_eq!(plan.steps, [copy, Step::Run { command }]);
+        let take_over = Step::Run { command };
+        assert_eq!(plan.steps, [copy, take_over.clone()]);
+        let (_, plan, _) = install(&by_other, daemon, &Given::default()).unwrap();
+        assert_eq!(plan.steps, [take_over]);
     }
 }
 
