@@ -10,6 +10,7 @@ use std::{
 
 use mesh_inventory::roster::Signer;
 use mesh_os::paths;
+use mesh_os::resolver::Choice;
 use mesh_types::{MachineName, NetworkId, Serial};
 use serde::Deserialize;
 use toml::de::DeTable;
@@ -20,7 +21,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "network",
     "signers",
     "controllers",
@@ -35,6 +36,7 @@ const KEYS: [&str; 14] = [
     "user",
     "confine",
     "dns",
+    "resolver",
 ];
 
 /// What the file must say.
@@ -79,6 +81,8 @@ pub struct Config {
     pub confine: bool,
     /// `dns`: whether names are answered on port 53 of the mesh address. Default true.
     pub dns: bool,
+    /// `resolver`: how this machine's resolver is made to ask the agent. Default `auto`.
+    pub resolver: Choice,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -145,6 +149,7 @@ struct Raw {
     user: Option<String>,
     confine: Option<bool>,
     dns: Option<bool>,
+    resolver: Option<String>,
 }
 
 impl Config {
@@ -249,6 +254,11 @@ impl File<'_> {
             user: raw.user,
             confine: raw.confine.unwrap_or(true),
             dns: raw.dns.unwrap_or(true),
+            resolver: raw
+                .resolver
+                .map(|choice| self.parse_one("resolver", &choice))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 

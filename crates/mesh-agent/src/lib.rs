@@ -28,6 +28,7 @@ mod peers;
 mod pulse;
 mod reload;
 mod remembered;
+pub mod resolver;
 mod rumours;
 mod self_check;
 mod snapshot;

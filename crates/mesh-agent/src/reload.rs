@@ -77,6 +77,8 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
         signers: read.signers,
         controllers: read.controllers,
         min_serial: read.min_serial,
+        // Read by another process, each time.
+        resolver: read.resolver,
         ..current.clone()
     };
     (next, restart)

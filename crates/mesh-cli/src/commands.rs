@@ -11,6 +11,7 @@ pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod pending;
 pub(crate) mod ping;
+pub(crate) mod resolver;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod version;

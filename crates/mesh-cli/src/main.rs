@@ -39,6 +39,7 @@ enum Command {
     Logs(commands::logs::Args),
     Import(commands::import::Args),
     Lint(commands::lint::Args),
+    Resolver(commands::resolver::Args),
     Demo(commands::demo::Args),
     Version(commands::version::Args),
 }
@@ -68,6 +69,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Logs(args) => commands::logs::run(args),
         Command::Import(args) => commands::import::run(args),
         Command::Lint(args) => commands::lint::run(args),
+        Command::Resolver(args) => commands::resolver::run(args),
         Command::Demo(args) => commands::demo::run(args),
         Command::Version(args) => commands::version::run(args),
     }

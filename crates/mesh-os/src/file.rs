@@ -171,7 +171,19 @@ pub fn is_root() -> bool {
 ///
 /// [`ReadFileError`].
 pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, ReadFileError> {
-    let mut file = open_regular(path)?;
+    let mut file = open_regular(path, 0)?;
+    let mut bytes = Vec::new();
+    read_at_most(&mut file, path, max, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`read_bounded`], of a file in a directory that others may write to: a symbolic link is not followed.
+///
+/// # Errors
+///
+/// [`ReadFileError`].
+pub fn read_bounded_unlinked(path: &Path, max: usize) -> Result<Vec<u8>, ReadFileError> {
+    let mut file = open_regular(path, libc::O_NOFOLLOW)?;
     let mut bytes = Vec::new();
     read_at_most(&mut file, path, max, &mut bytes)?;
     Ok(bytes)
@@ -187,7 +199,7 @@ pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, ReadFileError> {
 ///
 /// [`ReadFileError`].
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, ReadFileError> {
-    let mut file = open_regular(path)?;
+    let mut file = open_regular(path, 0)?;
     let metadata = file.metadata().map_err(|source| ReadFileError::Io {
         path: path.to_owned(),
         source,
@@ -238,7 +250,7 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-fn open_regular(path: &Path) -> Result<File, ReadFileError> {
+fn open_regular(path: &Path, flags: libc::c_int) -> Result<File, ReadFileError> {
     let io_error = |source| ReadFileError::Io {
         path: path.to_owned(),
         source,
@@ -246,7 +258,7 @@ fn open_regular(path: &Path) -> Result<File, ReadFileError> {
     // Not blocking, or opening a pipe would wait for its writer.
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | flags)
         .open(path)
         .map_err(io_error)?;
     if !file.metadata().map_err(io_error)?.is_file() {

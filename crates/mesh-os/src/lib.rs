@@ -26,6 +26,7 @@ pub mod notify;
 pub mod paths;
 pub mod poll;
 pub mod privilege;
+pub mod resolver;
 pub mod sleep;
 pub mod socket;
 pub mod tun;

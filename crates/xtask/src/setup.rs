@@ -87,6 +87,11 @@ const TOOLS: [Tool; 13] = [
         source: Source::Script("tests/setup/install-nix.sh"),
         tests: "addresses and inventories in Nix, the Nix modules",
     },
+    Tool {
+        program: "/opt/mesh-resolvers/done",
+        source: Source::Script("tests/setup/resolver/packages.sh"),
+        tests: "split DNS with real resolvers",
+    },
 ];
 
 /// Installs what is missing, as root on Debian; else says what is, and which tests are skipped for it.

@@ -26,6 +26,7 @@ fn three_keys_are_enough() {
     assert_eq!(config.min_serial, None);
     assert!(config.confine);
     assert!(config.dns);
+    assert_eq!(config.resolver, Choice::Auto);
 }
 
 #[test]
@@ -44,6 +45,7 @@ name = "galena"
 user = "meshd"
 confine = false
 dns = false
+resolver = "hosts"
 "#
     ))
     .unwrap();
@@ -54,6 +56,16 @@ dns = false
     assert!(!config.confine);
     assert_eq!(config.group.as_deref(), Some("wheel"));
     assert!(!config.dns);
+    assert_eq!(config.resolver, Choice::Hosts);
+}
+
+#[test]
+fn a_way_to_resolve_that_does_not_exist_is_an_error_with_those_that_do() {
+    let message = error(&format!("{GOOD}resolver = \"dnsmasq\""));
+    assert!(
+        message.contains("line 5") && message.contains("`resolvconf`, `hosts` or `none`"),
+        "{message}"
+    );
 }
 
 #[test]
