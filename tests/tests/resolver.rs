@@ -21,17 +21,32 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn systemd_resolved_asks_the_agent_for_the_mesh_alone() {
-    boot("resolved.sh");
+    boot("resolved.sh", Agent::StandIn);
 }
 
 #[test]
 fn openresolv_is_used_where_it_can_split_and_the_hosts_file_elsewhere() {
-    boot("openresolv.sh");
+    boot("openresolv.sh", Agent::StandIn);
 }
 
 #[test]
 fn the_units_set_and_undo_the_resolver_with_the_agent() {
-    boot("units.sh");
+    boot("units.sh", Agent::StandIn);
+}
+
+#[test]
+fn programs_find_the_names_of_a_running_agent() {
+    boot("agent.sh", Agent::Real);
+}
+
+/// What `mesh-agent.service` starts.
+#[derive(PartialEq)]
+enum Agent {
+    /// The agent.
+    Real,
+    /// A script that writes the names as the agent does, beside a DNS server that writes down what it is
+    /// asked.
+    StandIn,
 }
 
 fn setup() -> PathBuf {
@@ -40,7 +55,7 @@ fn setup() -> PathBuf {
 
 /// Boots a system with the program, a signed roster and the names of an agent on cinnabar, and runs `script`
 /// in it.
-fn boot(script: &str) {
+fn boot(script: &str, agent: Agent) {
     if let Some(reason) = unavailable() {
         println!("skipped: {reason}");
         return;
@@ -54,12 +69,14 @@ fn boot(script: &str) {
     write_fleet(&program, dir.path());
 
     let systemd = setup().join("../../systemd");
-    let agent = fs::read_to_string(systemd.join("mesh-agent.service")).unwrap();
-    let (relations, _) = agent.split_once("[Service]").unwrap();
-    let stand_in = format!(
-        "{relations}[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/bash /stand-in.sh\nRestart=always\nRestartSec=1s\n"
-    );
-    fs::write(dir.path().join("mesh-agent.service"), stand_in).unwrap();
+    let mut unit_of_agent = fs::read_to_string(systemd.join("mesh-agent.service")).unwrap();
+    if agent == Agent::StandIn {
+        let (relations, _) = unit_of_agent.split_once("[Service]").unwrap();
+        unit_of_agent = format!(
+            "{relations}[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/bash /stand-in.sh\nRestart=always\nRestartSec=1s\n"
+        );
+    }
+    fs::write(dir.path().join("mesh-agent.service"), unit_of_agent).unwrap();
 
     let mut command = Command::new("bash");
     command.arg(setup().join("boot-units.sh"));
@@ -69,6 +86,7 @@ fn boot(script: &str) {
     copy(program, "/usr/bin/mesh");
     copy(dir.path().join("names.json"), "/names.json");
     copy(dir.path().join("agent.toml"), "/etc/mesh/agent.toml");
+    copy(dir.path().join("identity"), "/etc/mesh/identity");
     copy(
         dir.path().join("roster.json"),
         "/var/lib/mesh/agent/roster.json",
@@ -80,6 +98,14 @@ fn boot(script: &str) {
     copy(
         dir.path().join("mesh-agent.service"),
         &unit("mesh-agent.service"),
+    );
+    copy(
+        systemd.join("mesh.sysusers.conf"),
+        "/usr/lib/sysusers.d/mesh.conf",
+    );
+    copy(
+        systemd.join("mesh.tmpfiles.conf"),
+        "/usr/lib/tmpfiles.d/mesh.conf",
     );
     for name in [
         "mesh-online.target",

@@ -44,22 +44,29 @@ serve() { # NAME ADDRESS NAME=ADDRESS...
     python3 /answer.py "$at" "/run/asked.$name" "$@"
 }
 
-mesh_up() {
+default_up() {
   ip link set lo up
   # The default's server needs an address that is not loopback: systemd-resolved takes it for a server.
   ip link add up0 type veth peer name up1
-  ip link set up0 up
-  ip link set up1 up
+  for link in up0 up1; do
+    ip link set $link addrgenmode none
+    ip link set $link up
+  done
   ip addr add 192.0.2.1/24 dev up0
   serve default 192.0.2.1 outside.example=198.51.100.7
+}
+
+mesh_up() {
+  default_up
   interface_up
 }
 
 interface_up() {
   ip link add mesh0 type veth peer name mesh1
-  ip link set mesh0 addrgenmode none
-  ip link set mesh0 up
-  ip link set mesh1 up
+  for link in mesh0 mesh1; do
+    ip link set $link addrgenmode none
+    ip link set $link up
+  done
   ip addr add "$address/128" dev mesh0 nodad
   serve mesh "$address" "cinnabar.$domain=$address"
 }

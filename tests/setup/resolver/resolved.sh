@@ -12,6 +12,8 @@ systemctl reload dbus
 mesh_up
 systemctl start systemd-resolved
 until_ok getent hosts outside.example
+# There nobody answers, and that takes its time.
+resolvectl llmnr up0 no
 
 names
 mesh resolver apply | tee /run/said
