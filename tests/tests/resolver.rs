@@ -2,6 +2,7 @@
 //! system; the scripts are in `setup/resolver/`.
 
 #![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
+#![expect(clippy::print_stdout, reason = "a skipped test says so, and why")]
 
 use std::{
     fs,

@@ -30,6 +30,7 @@ until_ok finds "cinnabar.$domain" "$address"
 check_found
 systemctl stop mesh-agent
 check_gone
+[ ! -e /run/mesh-resolver ] || fail "left: /run/mesh-resolver"
 getent hosts outside.example | grep -qF 198.51.100.7
 [ -z "$(systemctl list-units --state=active,activating,failed --no-legend 'mesh*')" ] ||
   fail "left: $(systemctl list-units --no-legend 'mesh*')"

@@ -48,6 +48,9 @@ fn honest(roster: &Roster) -> Names {
     }
 }
 
+/// What a compromised agent changes.
+type Lie = Box<dyn Fn(&mut Names)>;
+
 fn local(names: &Names) -> BTreeSet<IpAddr> {
     [names.address.into()].into()
 }
@@ -82,7 +85,7 @@ fn a_compromised_agent_cannot_have_anything_else_asked() {
     let (fleet, roster) = roster();
     let honest = honest(&roster);
     let config = config(&fleet, "");
-    let lies: Vec<(&str, Box<dyn Fn(&mut Names)>)> = vec![
+    let lies: Vec<(&str, Lie)> = vec![
         (
             "the root zone",
             Box::new(|names| names.domain = String::new()),
