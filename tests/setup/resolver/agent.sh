@@ -24,7 +24,7 @@ getent hosts "galena.$domain"
 if getent hosts "nobody.$domain"; then fail "a name of nobody"; fi
 systemctl restart mesh-agent
 until_ok finds "cinnabar.$domain" "$address"
-systemctl kill -s KILL mesh-agent
+systemctl kill -s KILL --kill-who=main mesh-agent
 until_ok sh -c '[ "$(systemctl show -P NRestarts mesh-agent)" -ge 1 ]'
 until_ok finds "cinnabar.$domain" "$address"
 check_found

@@ -39,7 +39,7 @@ kill $watch
 systemctl is-active -q mesh-resolver.service mesh-resolver.path
 
 # A crash: undone, then set again by the next start.
-systemctl kill -s KILL mesh-agent
+systemctl kill -s KILL --kill-who=main mesh-agent
 until_ok sh -c '[ "$(systemctl show -P NRestarts mesh-agent)" -ge 1 ]'
 until_ok systemctl is-active mesh-agent mesh-resolver.path
 until_ok has_block
