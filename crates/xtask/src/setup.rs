@@ -21,7 +21,7 @@ enum Source {
     Script(&'static str),
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: &[Tool] = &[
     Tool {
         program: "ip",
         source: Source::Debian("iproute2"),
