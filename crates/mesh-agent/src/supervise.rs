@@ -6,6 +6,7 @@
 //! so it is small and speaks systemd's protocol with the agent, which need not know who its parent is.
 
 mod machine;
+mod resolver;
 
 use std::{
     fs::{self, File, Permissions},
@@ -24,6 +25,7 @@ use mesh_os::{
     descriptors::manager::{KEPT_MAX, Message, Slots, receive},
     file,
     notify::Notifier,
+    paths::IS_MACOS,
     unix,
 };
 use nix::{
@@ -126,6 +128,7 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
         finished: false,
     };
     info!(program = %supervisor.options.program.display(), "supervising the agent");
+    let resolver = IS_MACOS.then(|| tokio::spawn(resolver::follow(supervisor.options.clone())));
     while !supervisor.finished {
         let timeout = supervisor.machine.poll_timeout();
         tokio::select! {
@@ -143,6 +146,10 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
         }
     }
     control.abort();
+    if let Some(resolver) = resolver {
+        resolver.abort();
+        resolver::undo(&supervisor.options).await;
+    }
     drop(control_file);
     let _ = fs::remove_file(&supervisor.notify_path);
     Ok(())
