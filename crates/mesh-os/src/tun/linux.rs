@@ -59,7 +59,8 @@ impl Tun {
             }
             Err(error) => return Err(io_error(name, error)),
         }
-        let bytes = request.ifr_name.map(|byte| byte.cast_unsigned());
+        // `c_char` has a sign on some processors and none on others.
+        let bytes = request.ifr_name.map(|byte| byte.to_ne_bytes()[0]);
         let length = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
         let name = String::from_utf8_lossy(&bytes[..length]).into_owned();
         let index =
@@ -169,7 +170,7 @@ fn request_for(name: &str) -> Result<libc::ifreq, CreateTunError> {
     // SAFETY: an ifreq is plain bytes, for which all zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let flags = libc::IFF_TUN | libc::IFF_NO_PI;
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("both flags are small");
