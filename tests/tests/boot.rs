@@ -64,13 +64,20 @@ fn a_newer_systemd_has_no_word_against_the_units_and_finds_them_little_exposed()
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let units = UNITS.map(|unit| {
+    let resolver = [
+        "mesh-resolver.service",
+        "mesh-resolver-refresh.service",
+        "mesh-resolver.path",
+    ];
+    let all = UNITS.into_iter().chain(resolver);
+    let units = all.map(|unit| {
         let text = std::fs::read_to_string(workspace().join("systemd").join(unit)).unwrap();
         // It wants to see the program, which only packages install.
         let path = dir.path().join(unit);
         std::fs::write(&path, text.replace("/usr/bin/mesh", "/usr/bin/true")).unwrap();
         path
     });
+    let units: Vec<_> = units.collect();
     let mut verify = script("verify-units.sh");
     verify.args(["-t", "2.0"]).args(&units);
     assert_success(&verify.output().unwrap());
