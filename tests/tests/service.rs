@@ -76,11 +76,17 @@ fn a_newcomer_installs_both_daemons_and_leaves_no_trace() {
 fn the_debian_package_installs_upgrades_and_purges() {
     let dir = tempfile::tempdir().unwrap();
     let first = stripped(&dir);
-    // Other bytes, the same behaviour: what a new release is to its predecessor.
-    let second = dir.path().join("next");
-    let mut bytes = std::fs::read(&first).unwrap();
-    bytes.push(0);
-    std::fs::write(&second, bytes).unwrap();
+    // Other bytes, the same behaviour: what a new release is to its predecessor. A section, as the package's
+    // program loses what stands behind them.
+    let (second, note) = (dir.path().join("next"), dir.path().join("note"));
+    std::fs::write(&note, "another release").unwrap();
+    let status = Command::new("objcopy")
+        .arg("--add-section")
+        .arg(format!(".mesh.note={}", note.display()))
+        .args([&first, &second])
+        .status()
+        .unwrap();
+    assert!(status.success());
     let first = package(&first, "1.0.0", dir.path());
     let second = package(&second, "1.0.1", dir.path());
     boot(

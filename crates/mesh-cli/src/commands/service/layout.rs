@@ -76,6 +76,9 @@ pub(super) const IDENTITY: &str = "/etc/mesh/identity";
 /// Where the daemons' sockets are on Linux.
 pub(super) const RUN_DIR: &str = "/run/mesh";
 
+/// Where an upgrade of the agent that failed has the unit start the program before, until the next boot.
+pub(super) const DROP_IN: &str = "/run/systemd/system/mesh-agent.service.d/50-mesh-upgrade.conf";
+
 /// The daemons' own accounts: of the agent, of the controller.
 const USERS: [&str; 2] = ["mesh", "mesh-controller"];
 
@@ -105,6 +108,12 @@ impl fmt::Display for Daemon {
 }
 
 impl Layout {
+    /// What upgrades of the agent keep beside the state: the program before.
+    pub(super) fn kept_programs(&self) -> Option<PathBuf> {
+        let dir = self.record.parent().map(|dir| dir.join("supervise"));
+        dir.filter(|_| self.daemon == Daemon::Agent)
+    }
+
     /// The files that it logs to, where it does that.
     pub(super) fn log_files(&self) -> Vec<PathBuf> {
         match self.manager {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Facts, Found, Refusal, layout};
 use crate::commands::service::{
     config::Given,
-    layout::{Daemon, IDENTITY, Layout, Manager, RUN_DIR},
+    layout::{DROP_IN, Daemon, IDENTITY, Layout, Manager, RUN_DIR},
     record::Record,
     step::{Plan, Step, run},
 };
@@ -377,6 +377,8 @@ pub(in crate::commands::service) fn paths_of_interest(layout: &Layout) -> Vec<Pa
     paths.extend(files.into_iter().cloned());
     paths.extend(layout.link.clone());
     paths.extend(layout.log_files());
+    paths.extend(layout.kept_programs());
+    paths.push(DROP_IN.into());
     paths.extend(layout.parts.iter().map(|part| part.path.clone()));
     let parents: Vec<_> = paths
         .iter()

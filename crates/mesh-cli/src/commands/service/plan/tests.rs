@@ -214,10 +214,12 @@ fn uninstalling_leaves_what_is_the_users_and_purging_leaves_nothing() {
             let (layout, plan, _) = install(&before, daemon, &given()).unwrap();
             let mut installed = after(before.clone(), daemon, &plan);
             // What it wrote since.
+            let kept_program = layout.kept_programs().map(|dir| dir.join("program"));
             for path in layout
                 .log_files()
                 .into_iter()
                 .chain([layout.state_dir.join("file")])
+                .chain(kept_program)
             {
                 for dir in path.ancestors().skip(1) {
                     installed.found.entry(dir.to_owned()).or_insert(Found::Dir);

@@ -1,10 +1,13 @@
 //! What takes an installation back: exactly what is in its record.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{Facts, Found, Refusal, layout};
 use crate::commands::service::{
-    layout::{Daemon, IDENTITY, Layout, Manager, RUN_DIR},
+    layout::{DROP_IN, Daemon, IDENTITY, Layout, Manager, RUN_DIR},
     step::{Plan, Step, run},
 };
 
@@ -34,6 +37,9 @@ pub(in crate::commands::service) fn uninstall(
         .filter(|path| facts.is_there(path))
     {
         plan.steps.push(Step::Remove { path: path.clone() });
+    }
+    if layout.daemon == Daemon::Agent {
+        forget_upgrades(facts, &layout, &mut plan);
     }
     let started = facts.other_root.is_none();
     if layout.manager == Manager::Systemd && !installed.is_empty() && started {
@@ -71,6 +77,28 @@ fn stop(facts: &Facts, layout: &Layout, plan: &mut Plan) {
             plan.steps.push(run(["launchctl", "bootout", &target]));
         }
         Manager::Launchd => {}
+    }
+}
+
+/// Removes what upgrades of the agent left to go back to.
+fn forget_upgrades(facts: &Facts, layout: &Layout, plan: &mut Plan) {
+    let kept = layout.kept_programs();
+    plan.steps.extend(
+        kept.into_iter()
+            .filter(|path| facts.is_there(path))
+            .map(|path| Step::RemoveTree { path }),
+    );
+    let drop_in = Path::new(DROP_IN);
+    if facts.is_there(drop_in) {
+        plan.steps.push(Step::Remove {
+            path: drop_in.to_owned(),
+        });
+    }
+    // Other files in there are somebody else's.
+    if let Some(dir) = drop_in.parent().filter(|dir| facts.is_there(dir)) {
+        plan.steps.push(Step::RemoveDir {
+            path: dir.to_owned(),
+        });
     }
 }
 
