@@ -1,6 +1,11 @@
 //! The units in a booted systemd.
 
 #![cfg(target_os = "linux")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test, and its helpers"
+)]
 
 use std::{
     path::{Path, PathBuf},
@@ -9,8 +14,10 @@ use std::{
 
 use mesh_lab::program_under_test;
 
-/// What packages install, and where.
-const FILES: [(&str, &str); 2] = [
+/// What packages install, and what the tests share, and where.
+const FILES: [(&str, &str); 4] = [
+    ("tests/boot/common.sh", "/boot-common.sh"),
+    ("tests/boot/stream.py", "/boot-stream.py"),
     (
         "systemd/mesh.sysusers.conf",
         "/usr/lib/sysusers.d/mesh.conf",
@@ -33,6 +40,24 @@ fn the_units_hold_what_they_promise_over_a_reboot() {
         println!("skipped: booting a system needs root and /dev/net/tun");
         return;
     }
+    boot(
+        &["-n", "2"],
+        &["tests/boot/web.service"],
+        "tests/boot/units.sh",
+    );
+}
+
+#[test]
+fn an_upgrade_under_systemd_loses_at_most_one_packet_and_goes_back_by_itself() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
+        println!("skipped: booting a system needs root and /dev/net/tun");
+        return;
+    }
+    boot(&[], &[], "tests/boot/upgrade.sh");
+}
+
+/// Boots a system with the program, our units and `more`, and runs `test` there.
+fn boot(options: &[&str], more: &[&str], test: &str) {
     let dir = tempfile::tempdir().unwrap();
     // Without what only a debugger reads, as packages have it.
     let program = dir.path().join("mesh");
@@ -44,7 +69,7 @@ fn the_units_hold_what_they_promise_over_a_reboot() {
     assert!(strip.status().unwrap().success());
 
     let mut boot = script("boot-units.sh");
-    boot.args(["-n", "2", "-b"]);
+    boot.args(options).arg("-b");
     boot.arg(format!("{}=/usr/bin/mesh", program.display()));
     for (file, destination) in FILES {
         let file = workspace().join(file);
@@ -52,9 +77,11 @@ fn the_units_hold_what_they_promise_over_a_reboot() {
             .arg(format!("{}={destination}", file.display()));
     }
     boot.args(UNITS.map(|unit| workspace().join("systemd").join(unit)));
-    boot.arg(workspace().join("tests/boot/web.service"));
-    boot.arg("--").arg(workspace().join("tests/boot/units.sh"));
-    assert_success(&boot.output().unwrap());
+    boot.args(more.iter().map(|unit| workspace().join(unit)));
+    boot.arg("--").arg(workspace().join(test));
+    let output = boot.output().unwrap();
+    assert_success(&output);
+    print!("{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
