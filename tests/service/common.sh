@@ -18,6 +18,10 @@ traces() {
 # Fails, and shows what is there, unless everything is as it was `before`.
 no_traces() { traces | diff before -; }
 
+# Fails if systemd has a unit of mesh. A name that somebody asked for and that is not found stays listed for
+# a moment.
+no_units() { ! systemctl list-units --all --no-legend 'mesh*' | grep -v 'not-found *inactive'; }
+
 # The program `$1`, as another release would be: other bytes, the same behaviour.
 next_release() { cp "$1" "$2" && printf '\0' >>"$2"; }
 

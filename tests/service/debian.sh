@@ -49,4 +49,4 @@ dpkg -r mesh >/dev/null
 step "purged, nothing is left"
 dpkg -P mesh >/dev/null 2>&1
 no_traces
-[ -z "$(systemctl list-units --all --no-legend 'mesh*')" ]
+no_units

@@ -76,7 +76,7 @@ step "purged, nothing is left"
 ./next service uninstall --purge --yes >/dev/null 2>&1
 ./next service uninstall controller --purge --yes >/dev/null 2>&1
 no_traces
-[ -z "$(systemctl list-units --all --no-legend 'mesh*')" ]
+no_units
 
 step "an image gets the same, without a start"
 mkdir -p image/etc
