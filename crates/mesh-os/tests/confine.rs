@@ -25,7 +25,7 @@ use std::{
 };
 
 use mesh_os::{
-    confine::{Confinement, Needs, confine},
+    confine::{Needs, confine},
     file::write_atomic,
     link::Links,
     notify::Notifier,
@@ -42,7 +42,6 @@ const CALL: &str = "MESH_TEST_OUTRAGEOUS_CALL";
 struct Inside {
     /// A directory with `etc`, `state` and `run`, which are the daemon's, and `elsewhere`, which is not.
     room: PathBuf,
-    confinement: Confinement,
     /// The kernel's version of Landlock; 0: it has none.
     landlock: i64,
     /// Opened before.
@@ -66,14 +65,15 @@ fn confined(test: &str, environment: &[(&str, &str)], misbehave: fn(Inside)) -> 
                 let _ = tell.send(());
             }
         });
+        let needs = needs(&room);
         let inside = Inside {
             landlock: landlock_version(),
             notifier: Notifier::from_environment().unwrap(),
-            confinement: confine(&needs(&room)),
             room,
             outside,
             done,
         };
+        confine(&needs);
         thread::spawn(move || misbehave(inside)).join().unwrap();
         return None;
     }
