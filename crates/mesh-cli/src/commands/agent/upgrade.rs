@@ -9,6 +9,7 @@ use std::{
 use anyhow::anyhow;
 use mesh_agent::{Config, SelfCheck, Supervise, Upgrade, Upgraded};
 use mesh_api::{PeerState, Probe, Status};
+use mesh_os::paths::IS_MACOS;
 use serde::Serialize;
 
 use crate::{
@@ -18,10 +19,11 @@ use crate::{
 };
 
 /// Where the supervisor and upgrades keep a program to go back to.
-#[cfg(target_os = "macos")]
-const DIR: &str = "/var/db/mesh/supervise";
-#[cfg(not(target_os = "macos"))]
-const DIR: &str = "/var/lib/mesh/supervise";
+const DIR: &str = if IS_MACOS {
+    "/var/db/mesh/supervise"
+} else {
+    "/var/lib/mesh/supervise"
+};
 
 /// The unit that `mesh agent upgrade` upgrades unless it is told otherwise.
 const UNIT: &str = "mesh-agent.service";
