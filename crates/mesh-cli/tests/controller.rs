@@ -75,7 +75,7 @@ impl Controller {
         let controller = Self(child);
         let mut word = [0; 64];
         let length = ready.recv(&mut word).unwrap();
-        assert_eq!(&word[..length], b"READY=1\n");
+        assert_eq!(&word[..length], b"READY=1");
         controller
     }
 

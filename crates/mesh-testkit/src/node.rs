@@ -212,7 +212,9 @@ fn address(number: u8) -> Ipv6Addr {
 }
 
 fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, WireguardPublicKey) {
-    let seed_bytes = std::array::from_fn(|i| seed ^ u8::try_from(i).expect("32 bytes"));
+    let mut seed_bytes = std::array::from_fn(|i| seed ^ u8::try_from(i).expect("32 bytes"));
+    // Two machines never get the same randomness either: session indices tell them apart.
+    seed_bytes[0] = number;
     let identity = mesh_types::IdentitySeed::from_bytes([number; 32]);
     let key = identity.public().wireguard();
     let engine = Engine::new(
