@@ -61,12 +61,14 @@ impl Nix {
                    self = mesh;
                    nixpkgs = {{ inherit lib; legacyPackages = lib.genAttrs lib.platforms.all stub.pkgsFor; }};
                  }};
+                 # A copy: a unit's sandbox may hide where the program was built.
+                 built = builtins.path {{ name = "mesh-program"; path = {program}; }};
                  program = derivation {{
                    name = "mesh";
                    system = builtins.currentSystem;
                    builder = "/bin/sh";
                    PATH = "/usr/bin:/bin";
-                   args = [ "-c" "mkdir -p $out/bin && ln -s {program} $out/bin/mesh" ];
+                   args = [ "-c" "mkdir -p $out/bin && ln -s ${{built}} $out/bin/mesh" ];
                  }};
                  nixos = modules: stub.nixos {{ modules = [ {root}/nix-modules/nixos.nix ] ++ modules; }};
                  darwin = modules: stub.darwin {{ modules = [ {root}/nix-modules/darwin.nix ] ++ modules; }};

@@ -45,7 +45,11 @@ fn nixos_runs_the_units_of_the_repository() {
             *line = line.replace("/usr/bin/mesh ", &program);
         }
         if let Some(service) = made.get_mut("Service") {
-            service.remove("Environment");
+            let variables = service.entry("Environment".to_owned()).or_default();
+            variables.retain(|variable| !variable.contains("PATH="));
+            if variables.is_empty() {
+                service.remove("Environment");
+            }
         }
         assert_eq!(made, shipped, "{name}");
         compared += 1;
