@@ -103,6 +103,7 @@ pub fn confine(needs: &Needs) -> Confinement {
     let mut confinement = Confinement::default();
     #[cfg(target_os = "linux")]
     {
+        count_threads(&mut confinement);
         hide_memory(&mut confinement);
         landlock::restrict(needs, &mut confinement);
         // Last: it takes away what the others are done with.
@@ -115,6 +116,16 @@ pub fn confine(needs: &Needs) -> Confinement {
         confinement.missing.push(reason.to_owned());
     }
     confinement
+}
+
+/// Names the threads that run already: they go on as they are.
+#[cfg(target_os = "linux")]
+fn count_threads(confinement: &mut Confinement) {
+    let others = std::fs::read_dir("/proc/self/task").map_or(0, |threads| threads.count() - 1);
+    if others > 0 {
+        let what = format!("all of it: {others} threads that were started before");
+        confinement.missing.push(what);
+    }
 }
 
 /// Keeps other processes of the same user from looking into this one, and its keys out of core dumps.

@@ -73,7 +73,10 @@ fn confined(test: &str, environment: &[(&str, &str)], misbehave: fn(Inside)) -> 
             outside,
             done,
         };
-        confine(&needs);
+        let confinement = confine(&needs);
+        // The tests' own, and the one that is to stay outside.
+        let early = |missing: &String| missing.ends_with("threads that were started before");
+        assert!(confinement.missing.iter().any(early), "{confinement}");
         thread::spawn(move || misbehave(inside)).join().unwrap();
         return None;
     }
@@ -309,10 +312,30 @@ fn a_compromised_thread_reaches_no_other_process() {
             // SAFETY: as above.
             let signalled = unsafe { libc::kill(parent, 0) };
             assert_eq!(Errno::result(signalled), Err(Errno::ENOSYS));
+            let mut limits = libc::rlimit64 {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            let none = std::ptr::null();
+            // SAFETY: limits are only read, into memory that is there.
+            let asked =
+                unsafe { libc::prlimit64(parent, libc::RLIMIT_NOFILE, none, &raw mut limits) };
+            assert_eq!(Errno::result(asked), Err(Errno::EPERM));
+            const F_SETSIG: i32 = 10;
+            let (reader, _writer) = io::pipe().unwrap();
+            for (command, argument) in [(libc::F_SETOWN, parent), (F_SETSIG, libc::SIGKILL)] {
+                // SAFETY: plain numbers.
+                let set = unsafe { libc::fcntl(reader.as_raw_fd(), command, argument) };
+                assert_eq!(Errno::result(set), Err(Errno::EPERM));
+            }
             assert_eq!(
                 socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
                 Err(Errno::EPERM)
             );
+            const SOCK_PACKET: i32 = 10;
+            for kind in [libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET] {
+                assert_eq!(socket(libc::AF_INET, kind, 0), Err(Errno::EPERM), "{kind}");
+            }
             assert_eq!(
                 socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_TCP),
                 Err(Errno::EPERM)
@@ -330,6 +353,79 @@ fn a_compromised_thread_reaches_no_other_process() {
                 assert_errno(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)), Errno::EACCES);
                 assert_errno(TcpStream::connect((Ipv6Addr::LOCALHOST, 22)), Errno::EACCES);
             }
+        },
+    ));
+}
+
+#[test]
+fn a_compromised_thread_gets_no_further_into_the_kernel() {
+    /// `IPT_SO_SET_REPLACE` and `IP6T_SO_SET_REPLACE`: a whole new packet filter.
+    const REPLACE: i32 = 64;
+    assert_passed(confined(
+        "a_compromised_thread_gets_no_further_into_the_kernel",
+        &[],
+        |_| {
+            let none = std::ptr::null::<u8>();
+            for call in [libc::SYS_io_uring_setup, libc::SYS_clone3] {
+                // SAFETY: with nothing to follow, either call fails.
+                let called = unsafe { libc::syscall(call, 0, none) };
+                assert_eq!(Errno::result(called), Err(Errno::ENOSYS), "{call}");
+            }
+            let user = libc::CLONE_NEWUSER | libc::SIGCHLD;
+            // SAFETY: the child, if there is one, ends at once.
+            let forked = unsafe {
+                let forked = libc::syscall(libc::SYS_clone, user, 0, 0, 0, 0);
+                if forked == 0 {
+                    libc::_exit(0);
+                }
+                forked
+            };
+            assert_eq!(Errno::result(forked), Err(Errno::EPERM));
+            let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+            for (level, option) in [
+                (libc::SOL_IP, REPLACE),
+                (libc::SOL_IP, REPLACE + 32),
+                (libc::SOL_IPV6, REPLACE),
+                (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+                (libc::SOL_TCP, libc::TCP_ULP),
+                (283, 1), // SOL_XDP
+            ] {
+                let value = [0u8; 16];
+                // SAFETY: the value is as long as is said.
+                let set = unsafe {
+                    let value = value.as_ptr().cast();
+                    libc::setsockopt(socket.as_raw_fd(), level, option, value, 16)
+                };
+                assert_eq!(
+                    Errno::result(set),
+                    Err(Errno::EPERM),
+                    "option {option} of level {level}"
+                );
+            }
+        },
+    ));
+}
+
+#[test]
+fn a_compromised_thread_makes_no_code_from_data() {
+    assert_passed(confined(
+        "a_compromised_thread_makes_no_code_from_data",
+        &[],
+        |_| {
+            const PAGE: usize = 4096;
+            let map = |protection| {
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                // SAFETY: a new mapping touches no memory that is in use.
+                unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, -1, 0) }
+            };
+            let data = libc::PROT_READ | libc::PROT_WRITE;
+            assert_eq!(map(data | libc::PROT_EXEC), libc::MAP_FAILED);
+            assert_eq!(Errno::last(), Errno::EPERM);
+            let page = map(data);
+            assert_ne!(page, libc::MAP_FAILED);
+            // SAFETY: the page is ours, and nobody runs it.
+            let turned = unsafe { libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_EXEC) };
+            assert_eq!(Errno::result(turned), Err(Errno::EPERM));
         },
     ));
 }

@@ -112,6 +112,63 @@ const PRCTLS: [i32; 4] = [
     libc::PR_SET_NO_NEW_PRIVS,
 ];
 
+/// What is done to a descriptor, and locks. Nothing by which the kernel would signal another process when
+/// something happens to it (`F_SETOWN`, `F_SETSIG`).
+const FCNTLS: [i32; 14] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_ADD_SEALS,
+    libc::F_GET_SEALS,
+];
+
+/// Kinds of sockets other than streams and datagrams: raw ones, and those that make the kernel load a protocol
+/// that no one here speaks (SCTP, DCCP), also where the number of the protocol is left open.
+const KINDS_REFUSED: [i32; 5] = [
+    libc::SOCK_RAW,
+    libc::SOCK_RDM,
+    libc::SOCK_SEQPACKET,
+    libc::SOCK_DCCP,
+    10, // SOCK_PACKET, which libc no longer has.
+];
+
+/// The levels at which options of a socket are set.
+const LEVELS: [i32; 6] = [
+    libc::SOL_SOCKET,
+    libc::SOL_IP,
+    libc::SOL_IPV6,
+    libc::SOL_TCP,
+    libc::SOL_UDP,
+    libc::SOL_NETLINK,
+];
+
+/// Options that reach far beyond their socket: the kernel's packet filter, which CAP_NET_ADMIN may rewrite
+/// through any socket (`linux/netfilter_ipv{4,6}/ip{,6}_tables.h`), programs in the kernel, other protocols
+/// on top of TCP, and connections made up from nothing.
+const OPTIONS_REFUSED: [(i32, i32); 9] = [
+    (libc::SOL_IPV6, 64), // IP6T_SO_SET_REPLACE
+    (libc::SOL_IPV6, 65), // IP6T_SO_SET_ADD_COUNTERS
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_BPF),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF),
+    (libc::SOL_TCP, libc::TCP_ULP),
+    (libc::SOL_TCP, libc::TCP_CONGESTION),
+    (libc::SOL_TCP, libc::TCP_REPAIR),
+];
+
+/// From here on an option of IPv4 is the packet filter's, ARP's, the bridges' or the load balancer's.
+const FIRST_OF_FILTERS: u64 = 64;
+
 /// Rules a call: each is a list of conditions that hold together.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -180,14 +237,28 @@ fn refused() -> Result<Rules, BackendError> {
             libc::SYS_socket,
             [none_of(0, &[netlink])?, none_of(2, &[any, tcp, udp])?].concat(),
         ),
-        (
-            libc::SYS_socket,
-            [none_of(0, &[netlink])?, of_kind(libc::SOCK_RAW)?].concat(),
-        ),
         // Half of a pair of datagram sockets could send to any socket that has a name.
         (libc::SYS_socketpair, none_of(0, &[unix])?),
         (libc::SYS_socketpair, of_kind(libc::SOCK_DGRAM)?),
         (libc::SYS_ioctl, none_of(1, &IOCTLS)?),
+        (libc::SYS_fcntl, none_of(1, &FCNTLS.map(number))?),
+        (libc::SYS_setsockopt, none_of(1, &LEVELS.map(number))?),
+        (
+            libc::SYS_setsockopt,
+            [
+                is(1, number(libc::SOL_IP))?,
+                vec![condition(2, SeccompCmpOp::Ge, FIRST_OF_FILTERS)?],
+            ]
+            .concat(),
+        ),
+        // Code from data: pages that can be written and run, at once or one after the other.
+        (
+            libc::SYS_mmap,
+            [has(2, libc::PROT_WRITE)?, has(2, libc::PROT_EXEC)?].concat(),
+        ),
+        (libc::SYS_mprotect, has(2, libc::PROT_EXEC)?),
+        // Another process's limits.
+        (libc::SYS_prlimit64, none_of(0, &[0])?),
         (libc::SYS_prctl, none_of(0, &PRCTLS.map(number))?),
         // Threads, but no processes.
         (libc::SYS_clone, vec![no_thread]),
@@ -197,8 +268,17 @@ fn refused() -> Result<Rules, BackendError> {
             none_of(0, &[u64::from(std::process::id())])?,
         ),
     ];
+    let kinds = KINDS_REFUSED.map(|kind| {
+        let conditions = [none_of(0, &[netlink])?, of_kind(kind)?].concat();
+        Ok::<_, BackendError>((libc::SYS_socket, conditions))
+    });
+    let options = OPTIONS_REFUSED.map(|(level, option)| {
+        let conditions = [is(1, number(level))?, is(2, number(option))?].concat();
+        Ok((libc::SYS_setsockopt, conditions))
+    });
     let mut refused = Rules::new();
-    for (call, conditions) in rules {
+    for rule in rules.map(Ok).into_iter().chain(kinds).chain(options) {
+        let (call, conditions) = rule?;
         let rule = SeccompRule::new(conditions)?;
         refused.entry(call).or_default().push(rule);
     }
@@ -218,6 +298,16 @@ fn none_of(argument: u8, values: &[u64]) -> Result<Vec<SeccompCondition>, Backen
 
 fn is(argument: u8, value: u64) -> Result<Vec<SeccompCondition>, BackendError> {
     Ok(vec![condition(argument, SeccompCmpOp::Eq, value)?])
+}
+
+/// That all bits of `bits` are set in argument number `argument`.
+fn has(argument: u8, bits: i32) -> Result<Vec<SeccompCondition>, BackendError> {
+    let bits = number(bits);
+    Ok(vec![condition(
+        argument,
+        SeccompCmpOp::MaskedEq(bits),
+        bits,
+    )?])
 }
 
 /// That the second argument of `socket` is `kind`, whatever its flags.
