@@ -107,7 +107,8 @@ impl UdpSocket {
         }
     }
 
-    /// Goes on with a socket that another process bound, with what waits in it.
+    /// Goes on with a socket that another process bound, with what waits in it. Its queue stays as long as it
+    /// is, until [`UdpSocket::set_patient`]: a queue that holds more than it may takes nothing more.
     ///
     /// # Errors
     ///
@@ -127,7 +128,21 @@ impl UdpSocket {
                 "it is bound to another address than the one configured",
             ));
         }
-        Self::new(socket, bound).map_err(io::Error::other)
+        if bound.is_ipv6() && address.ip().is_unspecified() {
+            let only_ipv6 = socket2::SockRef::from(&socket).only_v6()?;
+            if only_ipv6 {
+                return Err(io::Error::other("it takes IPv6 alone"));
+            }
+        }
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(Self {
+            state,
+            socket,
+            port: bound.port(),
+            is_ipv4: bound.is_ipv4(),
+            // Whatever the last process set: the first call sets it anew.
+            interface: AtomicU32::new(u32::MAX),
+        })
     }
 
     /// Makes room for what comes while nobody reads, or takes it back. Does what the system grants.
@@ -542,8 +557,39 @@ mod tests {
         assert!(UdpSocket::adopt(pipe.into(), any(0)).is_err());
         let adopted = UdpSocket::adopt(copy(), any(socket.port())).unwrap();
         drop(socket);
-        adopted.set_patient(true);
         assert_eq!(receive(&adopted, 1)[0].1, b"waits");
+
+        let only_ipv6 = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None);
+        let only_ipv6 = only_ipv6.unwrap();
+        only_ipv6.set_only_v6(true).unwrap();
+        only_ipv6.bind(&any(0).into()).unwrap();
+        let refused = UdpSocket::adopt(only_ipv6.into(), any(0)).unwrap_err();
+        assert!(refused.to_string().contains("IPv6 alone"), "{refused}");
+    }
+
+    #[test]
+    fn an_adopted_socket_takes_more_however_much_waits_in_it() {
+        const WAITING: usize = 2_000;
+        const LATER: usize = 50;
+        let socket = UdpSocket::bind(0).unwrap();
+        socket.set_patient(true);
+        let granted = socket2::SockRef::from(&socket.socket).recv_buffer_size();
+        if granted.unwrap() < PATIENT_BUFFER_BYTES {
+            return; // A longer queue than the system's limit needs CAP_NET_ADMIN.
+        }
+        let from = UdpSocket::bind(0).unwrap();
+        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port()));
+        let send = |count| {
+            for _ in 0..count {
+                from.send(destination, None, &[0; 1200]).unwrap();
+            }
+        };
+        send(WAITING);
+        let copy = socket.as_fd().try_clone_to_owned().unwrap();
+        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, socket.port()));
+        let adopted = UdpSocket::adopt(copy, any).unwrap();
+        send(LATER);
+        assert_eq!(receive(&adopted, WAITING + LATER).len(), WAITING + LATER);
         adopted.set_patient(false);
     }
 
