@@ -61,6 +61,25 @@ done
 [ "$(journalctl -q -u mesh-agent | grep -c "went on with the last process's sessions")" = 3 ]
 upgrade same
 
+step "two upgrades at once are one after the other"
+(cat "$GOOD"; echo two) | installed
+"$GOOD" agent upgrade --json >/run/one &
+"$GOOD" agent upgrade --json >/run/other &
+wait
+[ "$(jq -r .outcome /run/one /run/other | sort | xargs)" = "same upgraded" ]
+
+step "who stops it in the midst of an upgrade has it stopped"
+before=$(pid)
+(cat "$GOOD"; echo stopped) | installed
+another() { [ "$(pid)" != 0 ] && [ "$(pid)" != "$before" ] && [ "$(property mesh-agent ActiveState)" = active ]; }
+(wait_for 20 another && systemctl stop mesh-agent) &
+upgrade not_running
+wait
+[ "$(property mesh-agent ActiveState)" = inactive ]
+never test -e "$DROP_IN"
+systemctl start mesh-agent
+wait_for 20 answers
+
 step "a program that fails its self-check"
 before=$(pid)
 start_streams
@@ -78,6 +97,12 @@ upgrade went_back
 stop_streams 2000
 answers
 [ "$(readlink "/proc/$(pid)/exe")" = /var/lib/mesh/supervise/previous ]
+test -e "$DROP_IN"
+
+step "an upgrade that cannot begin leaves it so"
+mv /usr/bin/mesh /usr/bin/mesh.away
+never "$GOOD" agent upgrade
+mv /usr/bin/mesh.away /usr/bin/mesh
 test -e "$DROP_IN"
 
 step "one that is never ready"
@@ -98,7 +123,6 @@ index=$(cat /sys/class/net/mesh0/ifindex)
 before=$(pid)
 taken=$(journalctl -q -u mesh-agent | grep -c "went on with the last process's sessions")
 kill -9 "$before"
-another() { [ "$(pid)" != 0 ] && [ "$(pid)" != "$before" ] && [ "$(property mesh-agent ActiveState)" = active ]; }
 wait_for 20 another
 wait_for 20 answers
 [ "$(cat /sys/class/net/mesh0/ifindex)" = "$index" ]

@@ -15,8 +15,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
-use crate::{self_check::judge, supervise::copy_program};
+use crate::{
+    self_check::judge,
+    supervise::{copy_program, previous_path},
+};
 
 /// How long the new program may take until systemd calls it ready.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +65,8 @@ pub enum Upgraded {
 struct Unit {
     pid: Option<u32>,
     active: bool,
+    /// At somebody's wish: a unit that ended by itself is being started again.
+    stopped: bool,
     program: PathBuf,
     arguments: Vec<String>,
 }
@@ -73,53 +82,38 @@ pub fn upgrade(
     mut step: impl FnMut(&str),
     healthy: impl Fn() -> Result<(), String>,
 ) -> anyhow::Result<Upgraded> {
-    let drop_in = drop_in_path(&what.unit);
+    if !Unit::ask(&what.unit)?.active {
+        return Ok(Upgraded::NotRunning);
+    }
+    fs::create_dir_all(&what.dir)
+        .with_context(|| format!("cannot create `{}`", what.dir.display()))?;
+    ensure_only_root_writes(&what.dir)?;
+    // One after the other: the next would take what this one tries for what it may go back to.
+    let _turn = take_turn(&what.dir, &mut step)?;
     let before = Unit::ask(&what.unit)?;
     let Some(pid) = before.pid.filter(|_| before.active) else {
         return Ok(Upgraded::NotRunning);
     };
     // What an earlier upgrade fell back to, or was told to run, is not what is installed.
+    let drop_in = drop_in_path(&what.unit);
     let earlier = fs::read(&drop_in).ok();
     if earlier.is_some() {
         fs::remove_file(&drop_in)
             .with_context(|| format!("cannot remove `{}`", drop_in.display()))?;
         systemctl(&["daemon-reload"])?;
     }
-    let installed = Unit::ask(&what.unit)?;
-    let program = what.program.clone().unwrap_or(installed.program.clone());
-    let undo = || -> anyhow::Result<()> {
-        if let Some(text) = &earlier {
-            write_drop_in(&drop_in, text)?;
-        }
-        Ok(())
+    let prepared = prepare(what, pid, &mut step);
+    if let (Some(text), Err(_) | Ok(Err(_))) = (&earlier, &prepared) {
+        // Nothing was touched, and whatever the next start is for, it is as it was.
+        write_drop_in(&drop_in, text)?;
+    }
+    let installed = match prepared? {
+        Ok(installed) => installed,
+        Err(outcome) => return Ok(outcome),
     };
-    let running = File::open(format!("/proc/{pid}/exe"))
-        .with_context(|| format!("cannot open the running program of process {pid}"))?;
-    let next = File::open(&program).with_context(|| {
-        format!(
-            "cannot open the program `{}` to upgrade to",
-            program.display()
-        )
-    })?;
-    if are_same(&running, &next)? {
-        undo()?;
-        return Ok(Upgraded::Same);
-    }
-
-    step("checking the new program");
-    if let Err(words) = check(&program, &what.unit, &installed.arguments) {
-        undo()?;
-        return Ok(Upgraded::Unfit(words));
-    }
-    step("keeping the running program");
-    fs::create_dir_all(&what.dir)
-        .with_context(|| format!("cannot create `{}`", what.dir.display()))?;
-    ensure_only_root_writes(&what.dir)?;
-    let kept = what.dir.join("previous");
-    copy_program(&running, &kept)
-        .with_context(|| format!("cannot keep the running program in `{}`", kept.display()))?;
-    if what.program.is_some() {
-        run_instead(&drop_in, &program, &installed.arguments)?;
+    let kept = previous_path(&what.dir);
+    if let Some(program) = &what.program {
+        run_instead(&drop_in, program, &installed.arguments)?;
     }
 
     step("restarting the agent");
@@ -130,12 +124,69 @@ pub fn upgrade(
     let Err(reason) = tried else {
         return Ok(Upgraded::Done);
     };
+    if Unit::ask(&what.unit)?.stopped {
+        // By somebody who wants it so.
+        return Ok(Upgraded::NotRunning);
+    }
     step("going back to the program before");
     run_instead(&drop_in, &kept, &installed.arguments)?;
     if let Err(again) = restart(&what.unit) {
         bail!("the new program failed ({reason}), and so did the one before ({again})");
     }
     Ok(Upgraded::Back(reason))
+}
+
+/// Checks the next program and keeps the one that runs as process `pid`. Returns the unit as it is installed,
+/// or the outcome where there is nothing more to do. Changes nothing that runs.
+fn prepare(
+    what: &Upgrade,
+    pid: u32,
+    step: &mut impl FnMut(&str),
+) -> anyhow::Result<Result<Unit, Upgraded>> {
+    let installed = Unit::ask(&what.unit)?;
+    let program = what.program.as_ref().unwrap_or(&installed.program);
+    let running = File::open(format!("/proc/{pid}/exe"))
+        .with_context(|| format!("cannot open the running program of process {pid}"))?;
+    let next = File::open(program).with_context(|| {
+        format!(
+            "cannot open the program `{}` to upgrade to",
+            program.display()
+        )
+    })?;
+    if are_same(&running, &next)? {
+        return Ok(Err(Upgraded::Same));
+    }
+    step("checking the new program");
+    if let Err(words) = check(program, &what.unit, &installed.arguments) {
+        return Ok(Err(Upgraded::Unfit(words)));
+    }
+    step("keeping the running program");
+    let kept = previous_path(&what.dir);
+    copy_program(&running, &kept)
+        .with_context(|| format!("cannot keep the running program in `{}`", kept.display()))?;
+    Ok(Ok(installed))
+}
+
+/// Waits until no other upgrade is under way, and keeps others waiting while the result lives.
+fn take_turn(dir: &Path, step: &mut impl FnMut(&str)) -> anyhow::Result<Flock<File>> {
+    let path = dir.join("lock");
+    let failed = || format!("cannot lock `{}`", path.display());
+    let open = || {
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(failed)
+    };
+    match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
+        Ok(turn) => return Ok(turn),
+        Err((_, Errno::EWOULDBLOCK)) => step("waiting for another upgrade"),
+        Err((_, error)) => return Err(error).with_context(failed),
+    }
+    Flock::lock(open()?, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(failed)
 }
 
 impl Unit {
@@ -158,6 +209,7 @@ impl Unit {
         Some(Self {
             pid: value("MainPID")?.parse().ok().filter(|pid| *pid != 0),
             active: value("ActiveState")? == "active",
+            stopped: value("ActiveState")? == "inactive",
             program: PathBuf::from(field("path=")?),
             arguments: field("argv[]=")?
                 .split(' ')
@@ -329,6 +381,7 @@ mod tests {
         let expected = Unit {
             pid: Some(77),
             active: true,
+            stopped: false,
             program: "/usr/bin/mesh".into(),
             arguments: ["agent", "run", "--config", "/etc/x.toml"]
                 .map(str::to_owned)
@@ -337,7 +390,7 @@ mod tests {
         assert_eq!(Unit::parse(text), Some(expected));
         let stopped = "MainPID=0\nActiveState=inactive\nExecStart={ path=/m ; argv[]=/m ; x }\n";
         let unit = Unit::parse(stopped).unwrap();
-        assert_eq!((unit.pid, unit.active), (None, false));
+        assert_eq!((unit.pid, unit.active, unit.stopped), (None, false, true));
         assert_eq!(Unit::parse("MainPID=0\nActiveState=inactive\n"), None);
     }
 
@@ -348,6 +401,26 @@ mod tests {
             &["agent".into(), "run".into()],
         );
         assert!(text.ends_with("[Service]\nExecStart=\nExecStart=/var/x/previous agent run\n"));
+    }
+
+    #[test]
+    fn one_upgrade_waits_for_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let turn = take_turn(dir.path(), &mut |step| panic!("{step}")).unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let next = scope.spawn(|| {
+                let mut step = |step: &str| say.send(step.to_owned()).unwrap();
+                let turn = take_turn(dir.path(), &mut step).unwrap();
+                step("begins");
+                drop(turn);
+            });
+            assert_eq!(said.recv().unwrap(), "waiting for another upgrade");
+            assert!(said.try_recv().is_err());
+            drop(turn);
+            assert_eq!(said.recv().unwrap(), "begins");
+            next.join().unwrap();
+        });
     }
 
     #[test]
