@@ -51,6 +51,7 @@ first_boot() {
   confined mesh-agent mesh 0x1400
   confined mesh-controller mesh-controller 0
   mesh status --json | jq -e '.confinement.in_force | index("files") and index("system calls")'
+  mesh status --json | jq -e '[.confinement.missing[] | select(test("thread"))] == []'
 
   step "a reload keeps the process"
   local pid
@@ -87,6 +88,15 @@ first_boot() {
   restarts=$(property mesh-agent NRestarts)
   sleep 4
   [ "$(property mesh-agent NRestarts)" = "$restarts" ]
+
+  step "so is one of which a single thread hangs"
+  pid=$(property mesh-agent MainPID)
+  python3 /boot-stop-thread.py "$pid" mesh-outbound &
+  wait_for 15 sh -c "[ \$(systemctl show -P NRestarts mesh-agent) -gt $restarts ] && systemctl -q is-active mesh-agent"
+  wait
+  [ "$(property mesh-agent MainPID)" != "$pid" ]
+  journalctl -q --no-pager -u mesh-agent | grep 'the watchdog was not fed' | grep -q 'threads="outbound"'
+  wait_for 20 answers
   rm /run/systemd/system/mesh-*.service.d/watchdog.conf
   systemctl daemon-reload
 

@@ -15,8 +15,9 @@ use std::{
 use mesh_lab::program_under_test;
 
 /// What packages install, and what the tests share, and where.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("tests/boot/common.sh", "/boot-common.sh"),
+    ("tests/boot/stop-thread.py", "/boot-stop-thread.py"),
     ("tests/boot/stream.py", "/boot-stream.py"),
     (
         "systemd/mesh.sysusers.conf",
