@@ -4,8 +4,8 @@
 
 use std::{
     fs::{self, Permissions},
-    io::Write,
-    os::unix::fs::PermissionsExt,
+    io::{self, Write},
+    os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Output,
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use mesh_lab::{
     Fleet,
     stream::{Counted, Stream},
 };
-use mesh_os::link::Links;
+use mesh_os::{link::Links, notify::Notifier};
 use mesh_tests::{PATIENCE, assert_reaches, fleet};
 use nix::{
     sys::signal::{Signal, kill},
@@ -244,6 +244,59 @@ fn a_killed_agent_leaves_its_device_to_the_next_one_and_no_sessions() {
             .log()
             .contains("went on with the last process's sessions")
     );
+}
+
+#[test]
+fn what_does_not_belong_into_the_supervisors_hands_stays_without_effect() {
+    let Some(galena) = Supervised::start() else {
+        return;
+    };
+    let socket = fs::read_dir(&galena.dir).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name()?.to_str()?;
+        name.starts_with("notify-").then_some(path)
+    });
+    // As an agent that turned bad: what looks like sessions, what nobody asks for, names that no list of names
+    // can hold, and more descriptors than anybody needs.
+    let agent = Notifier::connect(socket.unwrap().as_os_str()).unwrap();
+    let (junk, _writer) = io::pipe().unwrap();
+    for (name, count) in [("sessions", 1), ("other", 4), ("a\0b", 1), ("many", 253)] {
+        let descriptors = vec![junk.as_fd(); count];
+        agent
+            .hand_over(&format!("FDSTORE=1\nFDNAME={name}"), &descriptors)
+            .unwrap();
+    }
+    for round in 1..=2u8 {
+        let bytes = fs::read(galena.fleet.program()).unwrap();
+        install(&galena.program, &[bytes.as_slice(), &[round]].concat());
+        let output = galena.upgrade();
+        assert!(output.status.success(), "{output:?}\n{}", galena.log());
+        assert_reaches(&galena.fleet, "galena", "cinnabar");
+        assert_reaches(&galena.fleet, "cinnabar", "galena");
+    }
+    // The first may have begun anew. By the second there is room and order again.
+    let log = galena.log();
+    assert!(
+        log.contains("went on with the last process's sessions"),
+        "{log}"
+    );
+}
+
+#[test]
+fn an_agent_goes_with_its_supervisor_and_makes_room_for_the_next() {
+    let Some(mut galena) = Supervised::start() else {
+        return;
+    };
+    let supervisor = i32::try_from(galena.fleet.agent_id("galena").unwrap()).unwrap();
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+    galena.wait("the end of the agent and its device", || {
+        galena.interface().is_none()
+    });
+    let (program, dir) = (galena.program.clone(), galena.dir.clone());
+    let fleet = &mut galena.fleet;
+    fleet.supervise_agent("galena", &program, &dir).unwrap();
+    assert_reaches(&galena.fleet, "galena", "cinnabar");
+    assert_reaches(&galena.fleet, "cinnabar", "galena");
 }
 
 #[test]

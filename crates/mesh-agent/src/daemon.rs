@@ -4,7 +4,7 @@
 //! privileges go, for good; then the data plane's threads and the runtime start.
 
 use std::{
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +22,8 @@ use mesh_os::{
     unix::{self, ListenError, SocketFile},
 };
 use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -61,6 +63,8 @@ struct Opened {
     socket_file: SocketFile,
     notifier: Arc<Notifier>,
     pulse: Arc<Pulse>,
+    /// What ends when the supervisor does.
+    lifeline: Option<OwnedFd>,
     /// Where the sessions go at the end; `None`: nobody keeps them.
     store: Option<Store>,
 }
@@ -88,10 +92,11 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
         store,
         notifier,
         pulse,
+        lifeline,
     } = opened;
     let result = runtime.block_on(async {
         let feeding = tokio::spawn(pulse::feed(pulse, notifier.clone()));
-        let result = serve(&agent, news, listener, path, &notifier).await;
+        let result = serve(&agent, news, listener, path, &notifier, lifeline).await;
         feeding.abort();
         result
     });
@@ -110,6 +115,7 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
 fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     // First of all: what was passed has numbers that nothing else may get.
     let mut inheritance = Inheritance::take();
+    let lifeline = inheritance.lifeline();
     let notifier = Notifier::from_environment().context("cannot reach the service manager")?;
     let identity = read_identity(&config.identity_file)?;
     let state_dir = &config.state_dir;
@@ -157,6 +163,7 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
         store,
         notifier: Arc::new(notifier),
         pulse,
+        lifeline,
     })
 }
 
@@ -186,7 +193,9 @@ async fn serve(
     listener: UnixListener,
     config_path: PathBuf,
     notifier: &Notifier,
+    lifeline: Option<OwnedFd>,
 ) -> anyhow::Result<()> {
+    let lifeline = lifeline.map(pipe::Receiver::from_owned_fd).transpose()?;
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -217,6 +226,7 @@ async fn serve(
         () = ready => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = end_of(lifeline) => warn!("the supervisor is gone, and the agent goes with it"),
         Some(ended) = tasks.join_next() => {
             // Each task runs for ever; one that ends would leave a half-dead agent.
             if let Err(error) = ended && error.is_panic() {
@@ -229,6 +239,16 @@ async fn serve(
     notify(notifier, "STOPPING=1");
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Waits until whoever holds the other end is gone; for ever where there is no such thing. An agent that nobody
+/// looks after would keep the device and the port from the one that the next supervisor starts.
+async fn end_of(lifeline: Option<pipe::Receiver>) {
+    let Some(mut lifeline) = lifeline else {
+        return std::future::pending().await;
+    };
+    // Nothing is ever written there.
+    while let Ok(1..) = lifeline.read(&mut [0; 16]).await {}
 }
 
 /// A stored roster that is torn, forged or no longer trusted is a warning: a controller has a good one.

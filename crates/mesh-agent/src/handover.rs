@@ -5,7 +5,11 @@
 //! good order alone, in memory that the next process empties when it reads it: whatever happens after,
 //! nobody gets them twice. `docs/upgrade.md` tells the whole story.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use mesh_core::{HANDOVER_BYTES_MAX, Handover};
@@ -23,6 +27,9 @@ use crate::{chain, config::Config, overlay::Overlay};
 const TUN: &str = "tun";
 const UDP: &str = "udp";
 const SESSIONS: &str = "sessions";
+
+/// The name of what ends when the supervisor does: a pipe whose other end is the supervisor's alone.
+pub(crate) const LIFELINE: &str = "lifeline";
 
 /// How long the service manager may take to act. It takes a millisecond; a stop has ten seconds in all.
 const MANAGER_PATIENCE: Duration = Duration::from_secs(3);
@@ -43,6 +50,11 @@ impl Inheritance {
             None
         });
         Self { passed, store }
+    }
+
+    /// What ends when the supervisor does, where there is one.
+    pub(crate) fn lifeline(&mut self) -> Option<OwnedFd> {
+        self.passed.one(LIFELINE)
     }
 
     /// The device of the last process if it is the one that is configured, else a new one; and whether it is
@@ -71,18 +83,23 @@ impl Inheritance {
     /// Goes on with the sessions of the last process, if there are any. The overlay must have its peers,
     /// and no thread may carry packets yet. Returns where this process's sessions are to go.
     pub(crate) fn sessions(mut self, overlay: &Overlay) -> Option<Store> {
-        if let Some(fd) = self.passed.one(SESSIONS) {
-            // Emptied by this, for whoever else has it; a process that crashes from here on leaves none.
-            let taken = memory::take(&fd, HANDOVER_BYTES_MAX);
-            drop(fd);
+        let all = self.passed.all(SESSIONS);
+        if !all.is_empty() {
+            // Emptied by this, for whoever else has them; a process that crashes from here on leaves none.
+            let taken = all.iter().map(|fd| memory::take(fd, HANDOVER_BYTES_MAX));
+            let mut taken: Vec<_> = taken.filter_map(report).collect();
+            drop(all);
             self.forget(SESSIONS);
-            match taken {
-                Ok(bytes) => go_on(overlay, &bytes),
-                Err(error) => warn!(%error, "the last process's sessions cannot be read"),
+            match (taken.pop(), taken.is_empty()) {
+                (Some(bytes), true) => go_on(overlay, &bytes),
+                (Some(_), false) => warn!("several processes left sessions; they are made anew"),
+                (None, _) => {}
             }
         }
         for name in self.passed.names() {
             debug!(name, "closed a descriptor that nobody asked for");
+            // Of another release, perhaps: kept on, it would hold a port, or the room of what is needed.
+            self.forget(name);
         }
         self.store
     }
@@ -92,9 +109,9 @@ impl Inheritance {
     fn adopt<T>(
         &mut self,
         name: &'static str,
-        adopt: impl FnOnce(std::os::fd::OwnedFd) -> io::Result<T>,
+        adopt: impl FnOnce(OwnedFd) -> io::Result<T>,
     ) -> Option<T> {
-        let was_passed = self.passed.names().contains(&name);
+        let was_passed = self.passed.has(name);
         match self.passed.one(name).map(adopt) {
             Some(Ok(adopted)) => return Some(adopted),
             Some(Err(error)) => info!(name, %error, "made anew what the last process had"),
@@ -124,6 +141,13 @@ impl Inheritance {
             warn!(name, %error, "the service manager cannot be told to close a descriptor");
         }
     }
+}
+
+/// The bytes, or `None` after saying why there are none.
+fn report<T>(taken: io::Result<T>) -> Option<T> {
+    taken
+        .inspect_err(|error| warn!(%error, "the last process's sessions cannot be read"))
+        .ok()
 }
 
 fn go_on(overlay: &Overlay, bytes: &[u8]) {

@@ -22,7 +22,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_os::{
     clock,
-    descriptors::manager::{KEPT_MAX, Message, Slots, receive},
+    descriptors::manager::{KEPT_MAX, Message, Slots, is_name, receive},
     file,
     notify::Notifier,
     paths::IS_MACOS,
@@ -43,10 +43,18 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    handover::LIFELINE,
     self_check::judge,
     upgrade::{Upgraded, are_same},
 };
 use machine::{Action, Machine, Outcome, Program, WATCHDOG};
+
+/// The most descriptors that the agent may leave here. One more is its [`LIFELINE`].
+const STORED_MAX: usize = KEPT_MAX - 1;
+
+/// The most messages that are heard in a row: more than wait for anyone, and an end to those of an agent that
+/// does nothing but speak.
+const MESSAGES_MAX: usize = 1024;
 
 /// What a supervisor is told.
 #[derive(Clone, Debug)]
@@ -72,6 +80,8 @@ struct Supervisor {
     /// The program that runs, opened before it was started: the one at its path may be another by now.
     running: Option<File>,
     kept: Vec<(String, OwnedFd)>,
+    /// What the agent reads the end of this process from; the other end is open as long as this process is.
+    lifeline: (io::PipeReader, io::PipeWriter),
     /// Who asked for the upgrade that is under way.
     asked: Option<oneshot::Sender<Outcome>>,
     finished: bool,
@@ -115,7 +125,7 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let has_previous = previous_path(&options.dir).exists();
     let mut supervisor = Supervisor {
-        machine: Machine::new(has_previous, clock::now()),
+        machine: Machine::new(has_previous, clock::awake()),
         options,
         slots,
         parent: Notifier::from_environment().context("cannot reach the service manager")?,
@@ -124,6 +134,7 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
         child: None,
         running: None,
         kept: Vec::new(),
+        lifeline: io::pipe()?,
         asked: None,
         finished: false,
     };
@@ -132,7 +143,6 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
     while !supervisor.finished {
         let timeout = supervisor.machine.poll_timeout();
         tokio::select! {
-            biased;
             message = next_message(&supervisor.notify) => supervisor.hear(message?),
             status = ended(supervisor.child.as_mut()) => supervisor.bury(status?),
             _ = terminate.recv() => supervisor.stop(),
@@ -140,7 +150,9 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
             _ = hangup.recv() => supervisor.signal(Signal::SIGHUP),
             Some(request) = asked.recv() => supervisor.upgrade(request),
             () = sleep_until(timeout) => {
-                let actions = supervisor.machine.handle_timeout(clock::now());
+                // A sign of life that waits was in time.
+                supervisor.hear_waiting();
+                let actions = supervisor.machine.handle_timeout(clock::awake());
                 supervisor.act(actions);
             }
         }
@@ -158,7 +170,7 @@ async fn run(options: Supervise, slots: Slots) -> anyhow::Result<()> {
 impl Supervisor {
     /// Acts on what the agent says.
     fn hear(&mut self, message: Message) {
-        let now = clock::now();
+        let now = clock::awake();
         let value = |key: &str| {
             let mut lines = message.text.lines();
             lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -177,7 +189,7 @@ impl Supervisor {
             self.kept.retain(|(kept, _)| *kept != name);
         } else if says("FDSTORE") {
             for fd in message.fds {
-                if self.kept.len() >= KEPT_MAX || name.contains(':') {
+                if self.kept.len() >= STORED_MAX || !is_name(&name) {
                     warn!(name, "a descriptor was not kept");
                     continue;
                 }
@@ -187,20 +199,27 @@ impl Supervisor {
         // What came with a barrier is closed by now, which is all that it asks for.
     }
 
+    fn hear_waiting(&mut self) {
+        for _ in 0..MESSAGES_MAX {
+            let Ok(message) = receive(self.notify.as_fd()) else {
+                return;
+            };
+            self.hear(message);
+        }
+    }
+
     /// The agent ended.
     fn bury(&mut self, status: ExitStatus) {
         // What it said last comes before its end.
-        while let Ok(message) = receive(self.notify.as_fd()) {
-            self.hear(message);
-        }
+        self.hear_waiting();
         self.child = None;
         info!(%status, "the agent ended");
-        let actions = self.machine.ended(clock::now());
+        let actions = self.machine.ended(clock::awake());
         self.act(actions);
     }
 
     fn stop(&mut self) {
-        let actions = self.machine.terminate(clock::now());
+        let actions = self.machine.terminate(clock::awake());
         self.act(actions);
     }
 
@@ -214,7 +233,7 @@ impl Supervisor {
             return;
         }
         self.asked = Some(report);
-        let actions = self.machine.upgrade(clock::now());
+        let actions = self.machine.upgrade(clock::awake());
         self.act(actions);
     }
 
@@ -265,7 +284,7 @@ impl Supervisor {
             }
             Err(error) => {
                 warn!(program = %path.display(), %error, "the agent cannot be started");
-                let actions = self.machine.ended(clock::now());
+                let actions = self.machine.ended(clock::awake());
                 self.act(actions);
             }
         }
@@ -278,14 +297,16 @@ impl Supervisor {
             .args(["agent", "run", "--config"])
             .arg(&self.options.config)
             .env("NOTIFY_SOCKET", &self.notify_path)
-            .env("FDSTORE", KEPT_MAX.to_string())
+            .env("FDSTORE", STORED_MAX.to_string())
             .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
             .env_remove("WATCHDOG_PID");
         let kept = self
             .kept
             .iter()
             .map(|(name, fd)| (name.as_str(), fd.as_fd()));
-        self.slots.pass(&mut command, kept)?;
+        let lifeline = (LIFELINE, self.lifeline.0.as_fd());
+        self.slots
+            .pass(&mut command, [lifeline].into_iter().chain(kept))?;
         Ok((tokio::process::Command::from(command).spawn()?, running))
     }
 
@@ -310,7 +331,7 @@ impl Supervisor {
 }
 
 /// Where the program is kept that was last found good.
-fn previous_path(dir: &Path) -> PathBuf {
+pub(crate) fn previous_path(dir: &Path) -> PathBuf {
     dir.join("previous")
 }
 
@@ -363,7 +384,7 @@ async fn ended(child: Option<&mut Child>) -> io::Result<ExitStatus> {
 
 async fn sleep_until(at: Option<mesh_types::Instant>) {
     match at {
-        Some(at) => tokio::time::sleep(at.saturating_since(clock::now())).await,
+        Some(at) => tokio::time::sleep(at.saturating_since(clock::awake())).await,
         None => std::future::pending().await,
     }
 }

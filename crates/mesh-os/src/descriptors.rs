@@ -71,9 +71,19 @@ impl Passed {
     /// The one descriptor of this name; `None` if there is none, or several, of which none can be told to
     /// be the right one.
     pub fn one(&mut self, name: &str) -> Option<OwnedFd> {
-        let mut all = self.0.remove(name)?;
+        let mut all = self.all(name);
         let one = all.pop();
         one.filter(|_| all.is_empty())
+    }
+
+    /// All descriptors of this name, in the order in which they were passed.
+    pub fn all(&mut self, name: &str) -> Vec<OwnedFd> {
+        self.0.remove(name).unwrap_or_default()
+    }
+
+    /// Whether there is a descriptor of this name that was not asked for yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// The names of what was not asked for yet.

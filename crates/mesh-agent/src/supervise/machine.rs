@@ -20,7 +20,7 @@ pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// An upgrade counts when the installed program has been ready for so long.
 pub(crate) const PROBATION: Duration = Duration::from_secs(3);
 
-/// A program that has shown its watchdog and does not any more for so long is killed.
+/// A program that is ready and has not shown for so long that it is alive is killed.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// How soon a program that ended is started again: at once, and later the more often it ends.
@@ -151,6 +151,7 @@ impl Machine {
         let first = matches!(self.state, State::Starting { .. });
         if first {
             self.state = State::Running { since: now };
+            self.alive(now);
         }
         first
     }
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(machine.handle_timeout(at(3_099)), []);
         assert_eq!(machine.handle_timeout(at(3_100)), [Action::Keep]);
         machine.kept();
-        assert_eq!(machine.poll_timeout(), None);
+        assert_eq!(machine.poll_timeout(), Some(at(100) + WATCHDOG));
         machine
     }
 
@@ -388,7 +389,7 @@ mod tests {
             machine.ready(at(6_300));
             assert_eq!(
                 machine.poll_timeout(),
-                None,
+                Some(at(6_300) + WATCHDOG),
                 "the old one need not be kept again"
             );
             // It stays with the old one until the next upgrade.
@@ -455,9 +456,15 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_stops_showing_its_watchdog_is_killed_and_one_that_never_did_is_not() {
+    fn a_program_that_hangs_from_the_first_moment_is_killed() {
         let mut machine = running();
-        assert_eq!(machine.poll_timeout(), None);
+        assert_eq!(machine.handle_timeout(at(30_099)), []);
+        assert_eq!(machine.handle_timeout(at(30_100)), [Action::Kill]);
+    }
+
+    #[test]
+    fn a_program_that_stops_showing_its_watchdog_is_killed() {
+        let mut machine = running();
         machine.alive(at(6_000));
         assert_eq!(machine.handle_timeout(at(35_999)), []);
         machine.alive(at(35_999));

@@ -18,8 +18,15 @@ use nix::{
 
 use crate::descriptors::FIRST;
 
-/// The most descriptors that are kept, and that come with one message.
+/// The most descriptors that are passed to a child.
 pub const KEPT_MAX: usize = 8;
+
+/// The most descriptors that come with one message, whoever sends it (`SCM_MAX_FD` of Linux). Room for fewer
+/// would be an error of the call that reads it.
+const SENT_MAX: usize = 253;
+
+/// The longest name of a descriptor, in bytes, as systemd has it.
+const NAME_BYTES_MAX: usize = 255;
 
 /// The longest message, in bytes. What sd_notify(3) sends is far shorter.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -46,7 +53,7 @@ pub struct Slots {
 /// What `recvmsg` gives, [`io::ErrorKind::WouldBlock`] if there is none.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Message> {
     let mut bytes = [0; MESSAGE_BYTES_MAX];
-    let mut control = nix::cmsg_space!([RawFd; KEPT_MAX]);
+    let mut control = nix::cmsg_space!([RawFd; SENT_MAX]);
     let mut buffers = [IoSliceMut::new(&mut bytes)];
     #[cfg(target_os = "linux")]
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -69,6 +76,13 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Message> {
         text: String::from_utf8_lossy(&bytes[..length]).into_owned(),
         fds,
     })
+}
+
+/// Whether a descriptor may be kept under `name`: one that an environment variable and a list with colons
+/// can hold, as systemd has it. Another one would keep every later child from being started.
+pub fn is_name(name: &str) -> bool {
+    let printable = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(printable)
 }
 
 impl Slots {
@@ -138,7 +152,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::descriptors::Store;
+    use crate::{descriptors::Store, notify::Notifier};
 
     #[test]
     fn what_a_child_gives_is_what_the_next_one_gets() {
@@ -166,6 +180,33 @@ mod tests {
         let output = command.output().unwrap();
         let expected = format!("{} 1 pipe\nfor the next\n", process::id());
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    }
+
+    #[test]
+    fn a_child_that_sends_too_much_harms_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let child = Notifier::connect(path.as_os_str()).unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let many = [reader.as_fd(); SENT_MAX];
+        child.hand_over("FDSTORE=1\nFDNAME=junk", &many).unwrap();
+        drop(reader);
+        let message = receive(socket.as_fd()).unwrap();
+        assert_eq!(message.fds.len(), SENT_MAX);
+        drop(message);
+        let error = writer.write_all(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "none stays open");
+        for (name, good) in [
+            ("sessions", true),
+            ("", false),
+            ("a:b", false),
+            ("a\0b", false),
+            ("ä", false),
+            (&"x".repeat(256), false),
+        ] {
+            assert_eq!(is_name(name), good, "{name:?}");
+        }
     }
 
     #[test]
