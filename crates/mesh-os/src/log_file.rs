@@ -6,7 +6,7 @@
 //! file meanwhile, standard error of this process and its children among it, goes on at the new end.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -83,7 +83,18 @@ impl LogFile {
         (&self.current).write_all(bytes)
     }
 
+    /// Moves what is there over. What cannot be moved, as the disk is full, is lost: a log that stays full would
+    /// lose all that comes, and try to move with every line.
     fn rotate(&mut self) -> io::Result<()> {
+        let moved = self.move_over();
+        self.current.set_len(0)?;
+        if let Err(error) = moved {
+            (&self.current).write_all(format!("lost the log before: {error}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn move_over(&mut self) -> io::Result<()> {
         self.previous.set_len(0)?;
         self.current.seek(SeekFrom::Start(0))?;
         // Not `io::copy`, whose system calls a confined process may not have.
@@ -91,11 +102,10 @@ impl LogFile {
         loop {
             let length = self.current.read(&mut buffer)?;
             if length == 0 {
-                break;
+                return Ok(());
             }
             self.previous.write_all(&buffer[..length])?;
         }
-        self.current.set_len(0)
     }
 }
 
@@ -122,7 +132,7 @@ fn open(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    match fs::symlink_metadata(path)?.is_file() {
+    match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::other("it is not a regular file")),
     }
@@ -130,7 +140,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
@@ -189,6 +199,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap().len(), 50);
         log.write_all(b"next\n").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"next\n");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_moved_goes_on_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogFile::open(&path, 100).unwrap();
+        // As a full disk: nothing can be written there.
+        log.previous = File::open("/dev/null").unwrap();
+        for line in 0..30 {
+            log.write_all(format!("line {line:04}\n").as_bytes())
+                .unwrap();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() <= 200, "{text}");
+        assert!(text.contains("lost the log before"), "{text}");
+        assert!(text.ends_with("line 0029\n"), "{text}");
     }
 
     #[test]
