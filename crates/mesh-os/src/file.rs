@@ -1,9 +1,9 @@
 //! Files that are never half-written, and secrets that nobody else can read.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
@@ -121,6 +121,39 @@ pub fn write_once(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteFileE
         }
         Err(PersistError { error, .. }) => Err(io_error(error)),
     }
+}
+
+/// As [`write_atomic`], in the place of a file that was read: mode and owner stay. `before` is what the
+/// system said of the file when it was read; `false`: that is not so any more, and nothing was written.
+///
+/// # Errors
+///
+/// [`WriteFileError`]; the old content is then still there.
+pub fn replace(path: &Path, bytes: &[u8], before: &Metadata) -> Result<bool, WriteFileError> {
+    let replaced = || {
+        let file = write_temporary(path, bytes, before.mode() & 0o7777)?;
+        let made = file.as_file().metadata()?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            fchown(file.as_file(), Some(before.uid()), Some(before.gid()))?;
+            // A change of the owner takes the bits that change the user away.
+            file.as_file().set_permissions(before.permissions())?;
+        }
+        if !is_unchanged(before, &fs::symlink_metadata(path)?) {
+            return Ok(false);
+        }
+        file.persist(path).map_err(|error| error.error)?;
+        sync_directory(path)?;
+        Ok(true)
+    };
+    replaced().map_err(|source| WriteFileError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_unchanged(before: &Metadata, now: &Metadata) -> bool {
+    let told = |of: &Metadata| (of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec());
+    told(before) == told(now)
 }
 
 /// Makes a directory that only its owner may enter, unless there is one. Parents that are missing are

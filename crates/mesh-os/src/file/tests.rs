@@ -153,3 +153,37 @@ fn a_secret_belongs_to_its_reader_or_root_and_a_credential_to_its_service() {
     assert!(may_own(995, 0, true));
     assert!(!may_own(995, 0, false));
 }
+
+#[test]
+fn a_replaced_file_keeps_owner_and_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "old").unwrap();
+    let (user, group) = match is_root() {
+        true => (12345, 12346),
+        false => (
+            nix::unistd::geteuid().as_raw(),
+            nix::unistd::getegid().as_raw(),
+        ),
+    };
+    std::os::unix::fs::chown(&path, Some(user), Some(group)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o751)).unwrap();
+    let before = fs::metadata(&path).unwrap();
+    assert!(replace(&path, b"new", &before).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    let now = fs::metadata(&path).unwrap();
+    assert_eq!((now.uid(), now.gid()), (user, group));
+    assert_eq!(now.mode() & 0o7777, 0o751);
+}
+
+#[test]
+fn what_was_changed_meanwhile_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "old").unwrap();
+    let before = fs::metadata(&path).unwrap();
+    fs::write(&path, "somebody else's").unwrap();
+    assert!(!replace(&path, b"new", &before).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

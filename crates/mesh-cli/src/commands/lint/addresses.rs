@@ -4,8 +4,9 @@ mod advice;
 mod literals;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    fs,
+    fs::{self, Metadata},
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -117,8 +118,11 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
                 .is_ok_and(|path| own.contains(&path));
             let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
             if is_file && !is_own && !entry.path().ends_with(GENERATED) {
-                files += 1;
-                lint_file(entry.path(), &wanted, args.fix, &mut findings)?;
+                let passed_over = lint_file(entry.path(), &wanted, args.fix, &mut findings)?;
+                files += usize::from(passed_over.is_none());
+                if let Some(why) = passed_over {
+                    output::error(&format!("note: not looked at: {why}\n"));
+                }
             }
         }
     }
@@ -139,7 +143,13 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 fn wanted(args: &Args) -> Result<Wanted, Failure> {
-    let described = load::either(&args.inventory, None)?;
+    let described =
+        load::either(&args.inventory, None).map_err(|failure| match args.inventory.exists() {
+            true => failure,
+            false => failure.hint(
+                "`--inventory FILE` names the inventory, or a roster: `inventory.json` by default",
+            ),
+        })?;
     let parts = described.parts();
     let mut machines: BTreeMap<IpAddr, MachineName> = BTreeMap::new();
     for member in parts.members.values() {
@@ -199,70 +209,114 @@ impl Wanted {
     }
 }
 
+/// Looks through one file; `Some`: why it was not looked at.
 fn lint_file(
     path: &Path,
     wanted: &Wanted,
     fix: bool,
     findings: &mut Vec<Finding>,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let unreadable = |error| {
         let error = anyhow::Error::new(error).context(format!("cannot read `{}`", path.display()));
         Failure::new(Exit::Usage, error)
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Ok(());
+    let before = fs::metadata(path).map_err(unreadable)?;
+    if before.len() > FILE_BYTES_MAX {
+        let limit = FILE_BYTES_MAX >> 20;
+        return Ok(Some(format!(
+            "`{}` is larger than {limit} MiB",
+            path.display()
+        )));
     }
+    let bytes = fs::read(path).map_err(unreadable)?;
     // What is not text holds no address that a hand typed.
-    let Ok(text) = String::from_utf8(fs::read(path).map_err(unreadable)?) else {
-        return Ok(());
-    };
+    if bytes.contains(&0) {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    // Text in another encoding is read as far as it goes, and never written.
+    let is_writable = matches!(text, Cow::Borrowed(_));
     let is_nix = path.extension().is_some_and(|extension| extension == "nix");
-    let mut fixed = text.clone();
-    // From the end, so that the places before stay where they are.
-    let mut here = Vec::new();
-    for literal in literals(&text).into_iter().rev() {
+    let mut place = Place::default();
+    let mut fixed = String::new();
+    let mut done = 0;
+    for literal in literals(&text) {
         let Some((machine, advice)) = wanted.judge(&text, &literal, is_nix) else {
             continue;
         };
-        let before = &text[..literal.span.start];
-        let plain = advice.as_ref().is_some_and(|advice| advice.is_plain);
-        if plain
-            && fix
-            && let Some(advice) = &advice
-        {
-            fixed.replace_range(advice.span.clone(), &advice.replacement);
+        place.go_to(&text, literal.span.start);
+        let plain = advice
+            .as_ref()
+            .filter(|advice| advice.is_plain && is_writable && advice.span.start >= done);
+        if let Some(advice) = plain.filter(|_| fix) {
+            fixed.push_str(&text[done..advice.span.start]);
+            fixed.push_str(&advice.replacement);
+            done = advice.span.end;
         }
-        here.push(Finding {
+        findings.push(Finding {
             file: path.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+            line: place.line,
+            column: place.column,
             address: match literal.prefix_len {
                 Some(length) => format!("{}/{length}", literal.address),
                 None => literal.address.to_string(),
             },
             machine,
+            plain: plain.is_some(),
+            fixed: plain.is_some() && fix,
             replacement: advice.map(|advice| advice.replacement),
-            plain,
-            fixed: plain && fix,
         });
     }
-    if fixed != text {
-        write_back(path, &fixed)?;
+    if done > 0 {
+        fixed.push_str(&text[done..]);
+        write_back(path, &fixed, &before)?;
     }
-    findings.extend(here.into_iter().rev());
-    Ok(())
+    Ok(None)
 }
 
-/// Replaces the file with its mode kept; through a link, what it points at.
-fn write_back(path: &Path, text: &str) -> Result<(), Failure> {
-    use std::os::unix::fs::PermissionsExt as _;
+/// A place in a text, counted from 1.
+struct Place {
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            at: 0,
+            line: 1,
+            column: 1,
+        }
+    }
+}
+
+impl Place {
+    /// Goes on to the byte `at` of the text, which is not before this.
+    fn go_to(&mut self, text: &str, at: usize) {
+        for c in text[self.at..at].chars() {
+            match c {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.at = at;
+    }
+}
+
+/// Replaces the file with its mode and owner kept; through a link, what it points at.
+fn write_back(path: &Path, text: &str, before: &Metadata) -> Result<(), Failure> {
     let target = path
         .canonicalize()
-        .and_then(|path| Ok((fs::metadata(&path)?.permissions().mode(), path)));
-    let (mode, target) = target
         .map_err(|error| anyhow!(error).context(format!("cannot write `{}`", path.display())))?;
-    file::write_atomic(&target, text.as_bytes(), mode & 0o7777)
-        .map_err(|error| Failure::new(Exit::Refused, error))
+    let replaced = file::replace(&target, text.as_bytes(), before)
+        .map_err(|error| Failure::new(Exit::Refused, error))?;
+    if !replaced {
+        let error = anyhow!("`{}` was changed meanwhile", path.display());
+        return Err(Failure::new(Exit::Refused, error)
+            .hint("what was replaced until here stays; run this again"));
+    }
+    Ok(())
 }
 
 fn render(findings: &[Finding], files: usize, fix: bool) -> String {
@@ -306,3 +360,6 @@ fn render(findings: &[Finding], files: usize, fix: bool) -> String {
     });
     text
 }
+
+#[cfg(test)]
+mod tests;

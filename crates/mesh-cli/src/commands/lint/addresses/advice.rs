@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use super::literals::Literal;
 
+/// How much of a line around an address is looked at, in bytes on each side.
+const CONTEXT_BYTES: usize = 512;
+
 /// What to do about a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Advice {
@@ -34,8 +37,10 @@ pub(super) fn for_machine(
         false => literal.span.clone(),
     };
     let (before, after) = (&text[line.start..span.start], &text[span.end..line.end]);
-    let connects = before.ends_with("://") || before.ends_with('@') || is_hostname(before);
-    if connects && literal.prefix_len.is_none() && !listens(before) {
+    let connects = before.ends_with("://") || is_user(before) || is_hostname(before);
+    // An interface's name behind it belongs to an address alone.
+    let is_whole = literal.prefix_len.is_none() && !after.starts_with('%');
+    if connects && is_whole && !listens(before) {
         return Advice {
             replacement: host.to_owned(),
             span,
@@ -83,6 +88,12 @@ fn is_hostname(before: &str) -> bool {
     key.len() < trimmed.len() && key.eq_ignore_ascii_case("hostname")
 }
 
+/// Whether what ends here is `user@`. An `@` alone is another thing, such as the server that `dig` asks.
+fn is_user(before: &str) -> bool {
+    let user = before.strip_suffix('@').unwrap_or_default();
+    user.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '}'))
+}
+
 fn listens(before: &str) -> bool {
     // What stands before on the line may be another setting.
     let own = before.rsplit([';', '{']).next().unwrap_or_default();
@@ -92,11 +103,16 @@ fn listens(before: &str) -> bool {
         .any(|word| before.contains(word))
 }
 
+/// The line, as far as it matters: a file without line feeds is not looked through for each of its addresses.
 fn line_around(text: &str, at: usize) -> Range<usize> {
-    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    let end = text[at..]
+    let first = text.floor_char_boundary(at.saturating_sub(CONTEXT_BYTES));
+    let last = text.ceil_char_boundary(text.len().min(at + CONTEXT_BYTES));
+    let start = text[first..at]
+        .rfind('\n')
+        .map_or(first, |newline| first + newline + 1);
+    let end = text[at..last]
         .find('\n')
-        .map_or(text.len(), |newline| at + newline);
+        .map_or(last, |newline| at + newline);
     start..end
 }
 
@@ -161,6 +177,8 @@ mod tests {
                 "listen http://[cinnabar.zt]:80",
             ),
             ("fd00::1 cinnabar", false, "cinnabar.zt cinnabar"),
+            ("dig @fd00::1 x", false, "dig @cinnabar.zt x"),
+            ("root@fd00::1%mesh0", false, "root@cinnabar.zt%mesh0"),
         ] {
             assert_eq!(advised(text, nix), (expected.to_owned(), false), "{text}");
         }
