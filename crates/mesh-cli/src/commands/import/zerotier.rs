@@ -81,6 +81,9 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         .as_deref()
         .map_or_else(|| Ok(BTreeMap::new()), clan_addresses)?;
     let mut notes = Vec::new();
+    if network.is_assumed {
+        notes.push("the source does not tell the network's settings: members are taken to have ZeroTier's RFC 4193 addresses".to_owned());
+    }
     let named = name_members(&network, &args.names, &vars, &mut notes)?;
     let classes: BTreeMap<&str, &str> = args
         .classes
@@ -144,7 +147,8 @@ fn from_file(path: &Path) -> Result<Network, Failure> {
         .with_context(|| format!("`{source}` does not describe a ZeroTier network"))
         .map_err(|error| {
             Failure::new(Exit::Usage, error).hint(
-                "it takes `{\"network\": …, \"members\": […]}` of the service's API, or ZeroTier Central's list of members",
+                "it takes `{\"network\": …, \"members\": […]}` of the service's API, or ZeroTier Central's list of members; \
+                 what `zerotier-cli` prints is a member's view and names no others",
             )
         })
 }

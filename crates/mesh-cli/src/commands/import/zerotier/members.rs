@@ -25,6 +25,9 @@ pub(super) struct Network {
     /// For people; may be empty.
     pub(super) name: String,
     pub(super) members: Vec<Member>,
+    /// Whether the source does not tell if members have ZeroTier's RFC 4193 addresses, so that these are
+    /// taken for theirs.
+    pub(super) is_assumed: bool,
 }
 
 /// A member.
@@ -46,8 +49,11 @@ pub(super) fn network(value: &Value) -> anyhow::Result<Network> {
     let (network, members) = match value.as_array() {
         Some(members) => (&Value::Null, members),
         None => {
-            let members = value.get("members").and_then(Value::as_array);
-            let members = members.context("there is no list `members`")?;
+            // `data` is what the service's `/unstable/controller/network/ID/member` has them under.
+            let members = ["members", "data"].iter().find_map(|key| value.get(*key));
+            let members = members
+                .and_then(Value::as_array)
+                .context("there is no list `members`")?;
             (value.get("network").unwrap_or(&Value::Null), members)
         }
     };
@@ -64,9 +70,11 @@ pub(super) fn network(value: &Value) -> anyhow::Result<Network> {
     let settings = config(network);
     let mode = settings.get("v6AssignMode").unwrap_or(&Value::Null);
     let is_on = |name: &str| mode.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let is_told = network.is_object();
     let derive = parse_network_id(id).map(|id| Derive {
         network: id,
-        rfc4193: is_on("rfc4193"),
+        // Nobody else has such an address, so one too many does no harm.
+        rfc4193: is_on("rfc4193") || !is_told,
         sixplane: is_on("6plane"),
     });
     let members = members
@@ -80,6 +88,7 @@ pub(super) fn network(value: &Value) -> anyhow::Result<Network> {
             .unwrap_or_default()
             .to_owned(),
         members,
+        is_assumed: derive.is_some() && !is_told,
     })
 }
 
@@ -97,6 +106,11 @@ fn member(value: &Value, derive: Option<Derive>) -> anyhow::Result<Member> {
         .context("a member has neither `id` nor `nodeId`")?;
     let node: NodeAddress = node.parse()?;
     let settings = config(value);
+    // What a node says of its peers looks like a list of members otherwise.
+    let authorized = settings.get("authorized").and_then(Value::as_bool);
+    let authorized = authorized.with_context(|| {
+        format!("it does not say whether {node} is `authorized`, so it is no list of members")
+    })?;
     let assigned = settings.get("ipAssignments").and_then(Value::as_array);
     let mut addresses = Vec::new();
     for address in assigned.into_iter().flatten() {
@@ -122,10 +136,7 @@ fn member(value: &Value, derive: Option<Derive>) -> anyhow::Result<Member> {
     Ok(Member {
         node,
         name: text(value, &["name"]).unwrap_or_default().to_owned(),
-        authorized: settings
-            .get("authorized")
-            .and_then(Value::as_bool)
-            .unwrap_or(false),
+        authorized,
         addresses,
     })
 }
@@ -245,6 +256,16 @@ mod tests {
         assert_eq!(central.id, service.id);
         assert_eq!(central.members[0].node, service.members[0].node);
         assert_eq!(central.members[0].own_name().unwrap().as_str(), "phone");
+        // Central's list has nothing of the network's settings.
+        assert_eq!(central.members[0].addresses, service.members[0].addresses);
+        assert!(central.is_assumed && !service.is_assumed);
+        let unstable = json!({ "data": [
+            { "id": "efcc1b0947", "nwid": "8056c2e21c000001", "authorized": true, "ipAssignments": ["10.1.2.3"] },
+        ], "meta": { "totalCount": 1, "authorizedCount": 1 } });
+        assert_eq!(
+            network(&unstable).unwrap().members[0].addresses,
+            service.members[0].addresses
+        );
     }
 
     #[test]
@@ -253,7 +274,12 @@ mod tests {
             json!({}),
             json!([{}]),
             json!([{ "id": "xyz" }]),
-            json!([{ "id": "efcc1b0947", "ipAssignments": ["x"] }]),
+            json!([{ "id": "efcc1b0947", "authorized": true, "ipAssignments": ["x"] }]),
+            // `zerotier-cli -j listnetworks`, `peers` and `info`, and the service's list of members.
+            json!([{ "id": "8056c2e21c000001", "nwid": "8056c2e21c000001", "status": "OK", "assignedAddresses": ["10.1.2.3/24"] }]),
+            json!([{ "address": "efcc1b0947", "role": "LEAF", "latency": 12, "paths": [] }]),
+            json!({ "address": "efcc1b0947", "online": true, "config": { "settings": {} } }),
+            json!({ "efcc1b0947": 3 }),
         ] {
             assert!(network(&wrong).is_err(), "{wrong}");
         }
