@@ -12,8 +12,9 @@ mod record;
 mod state;
 mod step;
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use mesh_agent::HostPort;
 use mesh_types::NetworkId;
@@ -112,9 +113,30 @@ struct How {
 
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.verb {
-        Verb::Install { which, given, how } => apply::install(which.daemon, &given.parse()?, &how),
-        Verb::Uninstall { which, purge, how } => apply::uninstall(which.daemon, purge, &how),
+        Verb::Install { which, given, how } => {
+            apply::install(which.daemon, &given.parse()?, &how.with_real_root()?)
+        }
+        Verb::Uninstall { which, purge, how } => {
+            apply::uninstall(which.daemon, purge, &how.with_real_root()?)
+        }
         Verb::Status { daemon, json } => state::show(daemon, json),
+    }
+}
+
+impl How {
+    /// With the image's place as it is from anywhere, without links.
+    fn with_real_root(mut self) -> Result<Self, Failure> {
+        if let Some(root) = &self.root {
+            let real = root.canonicalize().and_then(|real| match real.is_dir() {
+                true => Ok(real),
+                false => Err(io::ErrorKind::NotADirectory.into()),
+            });
+            let real = real
+                .with_context(|| format!("`{}` cannot be a root", root.display()))
+                .map_err(|error| Failure::new(Exit::Usage, error))?;
+            self.root = Some(real);
+        }
+        Ok(self)
     }
 }
 

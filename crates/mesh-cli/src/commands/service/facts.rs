@@ -9,15 +9,15 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use mesh_os::paths::IS_MACOS;
 
 use super::{
     layout::{Daemon, Layout, Manager},
     manager,
     plan::{Facts, Found, System, paths_of_interest},
-    record::Record,
-    state::{Running, ask_release},
+    record::{Record, VERSION},
+    state::{Running, ask_release, release_of},
 };
 
 /// The longest file whose text is looked at, in bytes; ours are far below.
@@ -52,6 +52,26 @@ pub(super) fn below(root: Option<&Path>, path: &Path) -> PathBuf {
     }
 }
 
+/// Checks that links in the image at `root` lead nowhere else: they are made for a system whose root it is.
+fn stays_below(root: &Path, path: &Path) -> anyhow::Result<()> {
+    let path = below(Some(root), path);
+    let dirs = path.ancestors().skip(1);
+    let Some(dir) = dirs.into_iter().find(|dir| dir.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    let real = dir
+        .canonicalize()
+        .with_context(|| format!("cannot tell where `{}` leads", dir.display()))?;
+    ensure!(
+        real.starts_with(root),
+        "`{}` leads to `{}`, out of `{}`",
+        dir.display(),
+        real.display(),
+        root.display()
+    );
+    Ok(())
+}
+
 /// The program of a distribution's package.
 pub(super) fn packaged(root: Option<&Path>) -> Option<PathBuf> {
     let path = Path::new(PACKAGED_PROGRAM);
@@ -72,12 +92,20 @@ pub(super) fn record(layout: &Layout, root: Option<&Path>) -> anyhow::Result<Rec
             return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
         }
     };
-    serde_json::from_str(&text).with_context(|| {
+    let record: Record = serde_json::from_str(&text).with_context(|| {
         format!(
             "`{}`, which says what was installed, is damaged",
             path.display()
         )
-    })
+    })?;
+    // Its other parts would be lost with the first change.
+    ensure!(
+        record.version <= VERSION,
+        "`{}` is of form {}, and this release knows {VERSION}: use the release that installed the service, or a later one",
+        path.display(),
+        record.version
+    );
+    Ok(record)
 }
 
 /// Gathers what a plan for `daemon` depends on.
@@ -97,6 +125,11 @@ pub(super) fn gather(daemon: Daemon, root: Option<&Path>) -> anyhow::Result<Fact
     let record = record(&layout, root)?;
     let mut paths = paths_of_interest(&layout);
     paths.extend(record.files(daemon).iter().chain(&record.dirs).cloned());
+    if let Some(root) = root {
+        for path in &paths {
+            stays_below(root, path)?;
+        }
+    }
     let found = paths
         .into_iter()
         .filter_map(|path| Some((path.clone(), found(&below(root, &path))?)))
@@ -106,11 +139,15 @@ pub(super) fn gather(daemon: Daemon, root: Option<&Path>) -> anyhow::Result<Fact
         Some(_) => manager::State::default(),
     };
     let (users, taken_ids) = accounts(manager, root);
+    let program_is_same = program_is_same(&below(root, &layout.program))?;
+    // A program of an image may be for another machine, and is not ours to run.
+    let can_ask = root.is_none() && !program_is_same;
     Ok(Facts {
         system,
         packaged: packaged(root),
         release: env!("CARGO_PKG_VERSION"),
-        program_is_same: program_is_same(&below(root, &layout.program))?,
+        release_there: can_ask.then(|| release_of(&layout.program)).flatten(),
+        program_is_same,
         loose_dir: root.is_none().then(|| loose_dir(&layout.program)).flatten(),
         found,
         users,
@@ -195,7 +232,8 @@ fn loose_dir(program: &Path) -> Option<PathBuf> {
 }
 
 fn config(path: &Path, daemon: Daemon) -> Option<Result<(), String>> {
-    if !path.exists() {
+    // A link that leads nowhere, as to a disk that is not there yet, is a configuration that cannot be read.
+    if path.symlink_metadata().is_err() {
         return None;
     }
     let loaded = match daemon {
@@ -266,6 +304,51 @@ mod tests {
             !list.contains_key("nobody"),
             "a negative id is not one that could be taken"
         );
+    }
+
+    #[test]
+    fn an_image_whose_links_lead_out_of_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let image = root.join("image");
+        fs::create_dir_all(image.join("usr/local")).unwrap();
+        std::os::unix::fs::symlink("usr/local", image.join("inner")).unwrap();
+        for within in ["/usr/local/bin/mesh", "/inner/bin/mesh", "/none/at/all"] {
+            stays_below(&image, Path::new(within)).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc", image.join("etc")).unwrap();
+        std::os::unix::fs::symlink("../", image.join("var")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", image.join("run")).unwrap();
+        for (out, word) in [
+            ("/etc/mesh/agent.toml", "leads to `/etc`"),
+            ("/var/lib/mesh/service.json", "out of"),
+            ("/run/mesh", "cannot tell where"),
+        ] {
+            let error = stays_below(&image, Path::new(out)).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_form_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::of(Manager::Systemd, Daemon::Agent);
+        let path = below(Some(dir.path()), &layout.record);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, r#"{ "version": 2, "agents": {} }"#).unwrap();
+        let error = record(&layout, Some(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("of form 2"), "{error}");
+        fs::write(&path, r#"{ "version": 1, "agent": [] }"#).unwrap();
+        assert_eq!(record(&layout, Some(dir.path())).unwrap().version, 1);
+    }
+
+    #[test]
+    fn a_configuration_that_leads_nowhere_is_no_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        assert_eq!(config(&path, Daemon::Agent), None);
+        std::os::unix::fs::symlink("/nowhere/agent.toml", &path).unwrap();
+        assert!(matches!(config(&path, Daemon::Agent), Some(Err(_))));
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(super) struct Facts {
     pub(super) packaged: Option<PathBuf>,
     /// The release of the program that runs this.
     pub(super) release: &'static str,
+    /// The release of the program at the constant place, where that is another one and tells.
+    pub(super) release_there: Option<String>,
     /// Whether the program at the constant place is, byte for byte, the one that runs this.
     pub(super) program_is_same: bool,
     /// A directory above the program's place that somebody other than root may change.

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Daemon;
 
+/// The form of the record that this release writes.
+pub(super) const VERSION: u32 = 1;
+
 /// The file that `install` leaves for `uninstall`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The form of this file; 1.
+    /// The form of this file, [`VERSION`].
     pub(super) version: u32,
     /// What the agent's installation wrote.
     #[serde(default)]

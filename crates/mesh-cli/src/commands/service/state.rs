@@ -139,7 +139,8 @@ impl Running {
     }
 }
 
-fn release_of(program: &Path) -> Option<String> {
+/// The release that a program says it is.
+pub(super) fn release_of(program: &Path) -> Option<String> {
     let text = facts::output(Command::new(program).args(["version", "--json"]))?;
     let answer: serde_json::Value = serde_json::from_str(&text).ok()?;
     answer["release"].as_str().map(str::to_owned)

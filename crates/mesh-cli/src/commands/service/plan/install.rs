@@ -6,7 +6,7 @@ use super::{Facts, Found, Refusal, layout};
 use crate::commands::service::{
     config::Given,
     layout::{DROP_IN, Daemon, IDENTITY, Layout, Manager, RUN_DIR},
-    record::Record,
+    record::{Record, VERSION},
     step::{Plan, Step, run},
 };
 
@@ -48,7 +48,7 @@ pub(in crate::commands::service) fn install(
         record: facts.record.clone(),
         plan: Plan::default(),
     };
-    planner.record.version = 1;
+    planner.record.version = VERSION;
     let program_changes = planner.program()?;
     let units_change = planner.parts()?;
     planner.accounts();
@@ -140,6 +140,7 @@ impl Planner<'_> {
             if let Some(dir) = program.parent() {
                 self.dir(dir, "the program's constant place");
             }
+            self.note_earlier();
             self.step(Step::CopyProgram {
                 path: program.clone(),
                 why: format!("the program, release {}", self.facts.release),
@@ -170,6 +171,19 @@ impl Planner<'_> {
             self.record.files_mut(daemon).insert(link);
         }
         Ok(!self.facts.program_is_same)
+    }
+
+    /// Says that this goes back, where it does: what a later release stored an earlier one may not read.
+    fn note_earlier(&mut self) {
+        let there = self.facts.release_there.as_deref().unwrap_or_default();
+        let is_earlier = numbers(there)
+            .zip(numbers(self.facts.release))
+            .is_some_and(|(there, ours)| ours < there);
+        if is_earlier {
+            self.plan.notes.push(format!(
+                "release {there} is there, which is later than this one"
+            ));
+        }
     }
 
     /// Says whether the service manager has to read its files again.
@@ -363,6 +377,11 @@ impl Planner<'_> {
             Daemon::Controller => self.step(restart),
         }
     }
+}
+
+/// The numbers of a release; `None`: it has other parts.
+fn numbers(release: &str) -> Option<Vec<u64>> {
+    release.split('.').map(|part| part.parse().ok()).collect()
 }
 
 /// The paths whose state a plan for `layout` depends on.

@@ -20,6 +20,7 @@ fn fresh(manager: Manager) -> Facts {
         system: System::Own(manager),
         packaged: None,
         release: "9.9.9",
+        release_there: None,
         program_is_same: false,
         loose_dir: None,
         found: dirs.map(|dir| (dir.into(), Found::Dir)).into(),
@@ -190,6 +191,79 @@ fn a_new_release_replaces_the_program_and_takes_over() {
         assert_eq!(plan.steps, [copy, take_over.clone()]);
         let (_, plan, _) = install(&by_other, daemon, &Given::default()).unwrap();
         assert_eq!(plan.steps, [take_over]);
+    }
+}
+
+#[test]
+fn going_back_to_an_earlier_release_is_said() {
+    let facts = fresh(Manager::Systemd);
+    let (_, plan, _) = install(&facts, Daemon::Agent, &given()).unwrap();
+    let installed = after(facts, Daemon::Agent, &plan);
+    for (there, is_said) in [
+        ("9.10.0", true),
+        ("9.9.8", false),
+        ("9.9.9", false),
+        ("odd", false),
+    ] {
+        let facts = Facts {
+            program_is_same: false,
+            release_there: Some(there.to_owned()),
+            ..installed.clone()
+        };
+        let (_, plan, _) = install(&facts, Daemon::Agent, &Given::default()).unwrap();
+        let said = plan
+            .render()
+            .contains("release 9.10.0 is there, which is later");
+        assert_eq!(said, is_said, "{there}");
+    }
+}
+
+#[test]
+fn an_installation_that_broke_off_can_be_taken_back() {
+    for manager in BOTH {
+        let before = fresh(manager);
+        let (_, plan, _) = install(&before, Daemon::Agent, &given()).unwrap();
+        for done in 1..plan.steps.len() {
+            let part = Plan {
+                steps: plan.steps[..done].to_vec(),
+                ..Plan::default()
+            };
+            let mut broken = after(before.clone(), Daemon::Agent, &part);
+            let has = |broken: &Facts, end: &str| {
+                broken
+                    .found
+                    .keys()
+                    .any(|path| path.to_string_lossy().ends_with(end))
+            };
+            let (has_unit, has_users) = (
+                has(&broken, "mesh-agent.service"),
+                done > plan.steps.len() / 2,
+            );
+            (broken.is_running, broken.is_enabled) = (false, false);
+            if !has_users {
+                broken.users = before.users.clone();
+            }
+            let back = uninstall(&broken, Daemon::Agent, true).unwrap();
+            let runs = |program: &str| {
+                back.steps.iter().any(|step| {
+                    matches!(step, Step::Run { command } if command[0] == program && command[1] != "daemon-reload")
+                })
+            };
+            assert_eq!(runs("systemctl"), has_unit, "{manager:?} {done}: {back:?}");
+            assert!(!runs("launchctl"));
+            assert_eq!(
+                runs("userdel") || runs("dscl"),
+                has_users,
+                "{manager:?} {done}"
+            );
+            let left = after(broken, Daemon::Agent, &back);
+            assert!(
+                !left
+                    .found
+                    .values()
+                    .any(|found| matches!(found, Found::Text(_) | Found::Other))
+            );
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Facts, Found, Refusal, layout};
 use crate::commands::service::{
-    layout::{DROP_IN, Daemon, IDENTITY, Layout, Manager, RUN_DIR},
+    layout::{DROP_IN, Daemon, IDENTITY, Layout, Manager, Part, RUN_DIR},
     step::{Plan, Step, run},
 };
 
@@ -61,6 +61,8 @@ pub(in crate::commands::service) fn uninstall(
 
 fn stop(facts: &Facts, layout: &Layout, plan: &mut Plan) {
     match layout.manager {
+        // An installation that did not come as far as its unit has nothing to stop, and systemd would fail.
+        Manager::Systemd if !has_unit(facts, layout) => {}
         Manager::Systemd => {
             let mut command = vec!["systemctl".to_owned()];
             match &facts.other_root {
@@ -78,6 +80,16 @@ fn stop(facts: &Facts, layout: &Layout, plan: &mut Plan) {
         }
         Manager::Launchd => {}
     }
+}
+
+fn has_unit(facts: &Facts, layout: &Layout) -> bool {
+    let unit = |part: &&Part| {
+        part.path
+            .file_name()
+            .is_some_and(|name| name == layout.service)
+    };
+    let unit = layout.parts.iter().find(unit);
+    facts.is_running || unit.is_some_and(|unit| facts.is_there(&unit.path))
 }
 
 /// Removes what upgrades of the agent left to go back to.
@@ -120,7 +132,8 @@ fn purge_files(facts: &Facts, layout: &Layout, is_last: bool, plan: &mut Plan) {
         return;
     }
     // The group `mesh` goes with its user once nobody else is in it.
-    for user in facts.record.users.iter().rev() {
+    let users = facts.record.users.iter().rev();
+    for user in users.filter(|user| facts.users.contains(*user)) {
         match layout.manager {
             Manager::Systemd => {
                 let prefix = facts.other_root.as_ref();
