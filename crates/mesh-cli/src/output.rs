@@ -20,6 +20,9 @@ use tracing_subscriber::{
 
 use crate::failure::{Exit, Failure};
 
+/// What stands above these in each command's help, whose own options come first.
+const HEADING: &str = "Options of every command";
+
 /// What every command takes.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -29,17 +32,18 @@ pub(crate) struct Options {
         global = true,
         env = "MESH_LOG",
         default_value = "info",
-        value_name = "FILTER"
+        value_name = "FILTER",
+        help_heading = HEADING
     )]
     log: String,
     /// Form of the log
-    #[arg(long, global = true, env = "MESH_LOG_FORMAT", default_value = "text")]
+    #[arg(long, global = true, env = "MESH_LOG_FORMAT", default_value = "text", help_heading = HEADING)]
     log_format: LogFormat,
     /// Where the log and errors go instead of stderr; the file and FILE.1 are kept small
-    #[arg(long, global = true, env = "MESH_LOG_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "MESH_LOG_FILE", value_name = "FILE", help_heading = HEADING)]
     log_file: Option<PathBuf>,
     /// When to colour
-    #[arg(long, global = true, default_value = "auto")]
+    #[arg(long, global = true, default_value = "auto", help_heading = HEADING)]
     color: Color,
 }
 
