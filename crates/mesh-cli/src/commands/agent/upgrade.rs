@@ -9,20 +9,13 @@ use std::{
 use anyhow::anyhow;
 use mesh_agent::{Config, SelfCheck, Supervise, Upgrade, Upgraded};
 use mesh_api::{PeerState, Probe, Status};
-use mesh_os::paths::IS_MACOS;
+use mesh_os::paths::SUPERVISE;
 use serde::Serialize;
 
 use crate::{
     client::{self, Daemon},
     failure::{Exit, Failure},
     output,
-};
-
-/// Where the supervisor and upgrades keep a program to go back to.
-const DIR: &str = if IS_MACOS {
-    "/var/db/mesh/supervise"
-} else {
-    "/var/lib/mesh/supervise"
 };
 
 /// The unit that `mesh agent upgrade` upgrades unless it is told otherwise.
@@ -47,7 +40,7 @@ pub(crate) struct SuperviseArgs {
     #[arg(long, value_name = "FILE", default_value = mesh_agent::CONFIG_PATH)]
     config: PathBuf,
     /// The supervisor's own directory, for root alone
-    #[arg(long, value_name = "DIR", default_value = DIR)]
+    #[arg(long, value_name = "DIR", default_value = SUPERVISE)]
     dir: PathBuf,
 }
 
@@ -63,7 +56,7 @@ pub(crate) struct UpgradeArgs {
     #[arg(long, value_name = "UNIT", default_value = UNIT)]
     unit: String,
     /// Where the program that runs is kept meanwhile; the supervisor's directory where that runs the agent
-    #[arg(long, value_name = "DIR", default_value = DIR)]
+    #[arg(long, value_name = "DIR", default_value = SUPERVISE)]
     dir: PathBuf,
     /// Print one JSON object at the end
     #[arg(long)]

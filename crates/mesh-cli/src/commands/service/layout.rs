@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use mesh_os::paths;
 use serde::Serialize;
 
 /// One of the two daemons.
@@ -74,10 +75,13 @@ pub(super) struct Layout {
 pub(super) const IDENTITY: &str = "/etc/mesh/identity";
 
 /// Where the daemons' sockets are on Linux.
-pub(super) const RUN_DIR: &str = "/run/mesh";
+pub(super) const RUN_DIR: &str = paths::LINUX_RUN;
 
 /// Where an upgrade of the agent that failed has the unit start the program before, until the next boot.
 pub(super) const DROP_IN: &str = "/run/systemd/system/mesh-agent.service.d/50-mesh-upgrade.conf";
+
+/// What was installed, beside the state.
+const RECORD: &str = "service.json";
 
 /// The daemons' own accounts: of the agent, of the controller.
 const USERS: [&str; 2] = ["mesh", "mesh-controller"];
@@ -182,10 +186,10 @@ fn linux(daemon: Daemon) -> Layout {
         service,
         parts: systemd_parts(daemon),
         config: format!("/etc/mesh/{daemon}.toml").into(),
-        state_dir: format!("/var/lib/mesh/{daemon}").into(),
+        state_dir: Path::new(paths::LINUX_STATE).join(daemon.to_string()),
         socket: format!("{RUN_DIR}/{daemon}.sock").into(),
         log,
-        record: "/var/lib/mesh/service.json".into(),
+        record: Path::new(paths::LINUX_STATE).join(RECORD),
         users: USERS,
     }
 }
@@ -217,10 +221,10 @@ fn macos(daemon: Daemon) -> Layout {
             is_unit: true,
         }],
         config: format!("/etc/mesh/{daemon}.toml").into(),
-        state_dir: format!("/var/db/mesh/{daemon}").into(),
-        socket: format!("/var/run/mesh/{daemon}.sock").into(),
+        state_dir: Path::new(paths::MACOS_STATE).join(daemon.to_string()),
+        socket: Path::new(paths::MACOS_RUN).join(format!("{daemon}.sock")),
         log,
-        record: "/var/db/mesh/service.json".into(),
+        record: Path::new(paths::MACOS_STATE).join(RECORD),
         users: USERS,
     }
 }
