@@ -28,6 +28,10 @@ let
     section
     // {
       LoadCredential = "identity:${toString identityFile}";
+      # A pause that grows. The unit itself must do without: systemd before 254 warns of these keys.
+      RestartSec = "500ms";
+      RestartSteps = 8;
+      RestartMaxDelaySec = "60s";
     }
     // lib.optionalAttrs (cfg.group != "mesh") {
       SupplementaryGroups = lib.toList (section.SupplementaryGroups or [ ]) ++ [ cfg.group ];
