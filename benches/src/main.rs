@@ -1,6 +1,6 @@
 //! Measurements of what users feel.
 //!
-//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf`
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade`
 //!
 //! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
 //! other, not with another machine's.
@@ -12,6 +12,7 @@ mod first_reply;
 mod iperf;
 mod memory;
 mod samples;
+mod upgrade;
 mod wireguard_go;
 
 use anyhow::Context as _;
@@ -25,10 +26,11 @@ fn main() -> anyhow::Result<()> {
         Some("cut-off") => cut_off::run(&program),
         Some("memory") => memory::run(&program),
         Some("iperf") => iperf::run(&program),
+        Some("upgrade") => upgrade::run(&program),
         other => Err(anyhow::anyhow!(
             "unknown measurement `{}`",
             other.unwrap_or_default()
         ))
-        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`"),
+        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`"),
     }
 }
