@@ -34,6 +34,7 @@ let
         inherit (settings)
           address
           aliases
+          ciphers
           endpoints
           ipv4
           routes

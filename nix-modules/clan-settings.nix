@@ -160,6 +160,19 @@ rec {
         endpoints = list [ "203.0.113.7:4193" ] "Where its agent can always be reached, `host:port`.";
         aliases = list [ "git" ] "Names of services that it answers to.";
         routes = list [ "192.168.7.0/24" ] "Subnets behind it.";
+        ciphers = mkOption {
+          type = types.nullOr (
+            types.listOf (
+              types.enum [
+                "aes"
+                "chacha"
+              ]
+            )
+          );
+          default = null;
+          example = [ "chacha" ];
+          description = "The ciphers that it takes, `chacha` among them; null: all.";
+        };
         sshHostKeys = list [ "ssh-ed25519 AAAA…" ] "Its SSH host keys, for the others' known hosts.";
         address = maybe "fdc3:582e:db61::7" "Pins its IPv6 address, which else derives from its name.";
         ipv4 = maybe "100.64.7.9" "Pins its IPv4 address.";

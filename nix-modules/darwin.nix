@@ -20,6 +20,8 @@ let
       SoftResourceLimits.NumberOfFiles = 4096;
     };
   };
+
+  orWarn = command: what: "${command} || echo 'warning: mesh: ${what}; `${command}` failed' >&2";
 in
 {
   _class = "darwin";
@@ -81,14 +83,17 @@ in
         fi
         ln -sfn ${program} /usr/local/bin/mesh
       '';
-      # A running daemon keeps the old file until it is told.
+      # A running daemon keeps the old file until it is told. What fails is said, and the activation goes on:
+      # nix-darwin runs it with `set -e`, and has not made the new system the current one yet.
       system.activationScripts.postActivation.text = ''
         if ! cmp -s ${cfg.package}/bin/mesh ${program}; then
           install -m 755 ${cfg.package}/bin/mesh ${program}.new
           mv -f ${program}.new ${program}
           ${lib.concatStringsSep "\n  " (
-            lib.optional cfg.enable "${program} agent upgrade"
-            ++ lib.optional cfg.controller.enable "launchctl kickstart -k system/org.mesh.controller"
+            lib.optional cfg.enable (orWarn "${program} agent upgrade" "the agent runs the program of before")
+            ++ lib.optional cfg.controller.enable (
+              orWarn "launchctl kickstart -k system/org.mesh.controller" "the controller was not restarted"
+            )
           )}
         fi
       '';

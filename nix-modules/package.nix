@@ -6,7 +6,8 @@
 let
   root = ../.;
   manifest = (lib.importTOML (root + "/Cargo.toml")).workspace.package;
-  # What the build reads: an edit of the documentation or of a module is no new program.
+  # What the build reads, which a test compares with what Cargo did read: an edit of the documentation or of
+  # a module is no new program.
   sources = lib.fileset.toSource {
     inherit root;
     fileset = lib.fileset.unions [
@@ -14,7 +15,10 @@ let
       (root + "/Cargo.lock")
       (root + "/benches")
       (root + "/crates")
+      (root + "/launchd")
+      (root + "/systemd")
       (root + "/tests/Cargo.toml")
+      (root + "/tests/fleet")
       (root + "/tests/src")
     ];
   };

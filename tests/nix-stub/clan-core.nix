@@ -72,6 +72,10 @@ in
       default = inputs.self;
     };
   };
+  # As clan does: a file of this name in the clan's folder is clan's own inventory.
+  config.clan.inventory = lib.optionalAttrs (builtins.pathExists "${cfg.directory}/inventory.json") (
+    lib.importJSON "${cfg.directory}/inventory.json"
+  );
   config.flake = {
     nixosConfigurations = lib.genAttrs (ofClass "nixos") (name: machines.${name});
     darwinConfigurations = lib.genAttrs (ofClass "darwin") (name: machines.${name});

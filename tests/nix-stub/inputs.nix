@@ -7,9 +7,9 @@
 }:
 let
   stub = import ./. { };
-  inherit (stub) lib;
+  inherit (stub) lib sources;
   empty = class: { _class = class; };
-  inputs = import ./flake-parts.nix { inherit lib; } // {
+  inputs = import ./flake-parts.nix { inherit lib; } // real // {
     inherit self mesh;
     nixpkgs = {
       lib = lib // {
@@ -20,11 +20,18 @@ let
     nix-darwin.lib.darwinSystem = stub.darwin;
     home-manager = {
       nixosModules.home-manager = empty "nixos";
-      darwinModules.home-manager = empty "darwin";
+      darwinModules.home-manager.options.home-manager = lib.mkOption {
+        type = lib.types.attrsOf lib.types.anything;
+        default = { };
+      };
     };
     disko.nixosModules.disko = empty "nixos";
     srvos.nixosModules.server = empty "nixos";
-    clan-core.flakeModules.default = import ./clan-core.nix { inherit stub; };
+    clan-core =
+      if sources ? clan-core then
+        import ./clan-core-real.nix { inherit stub inputs; }
+      else
+        { flakeModules.default = import ./clan-core.nix { inherit stub; }; };
     terranix.lib.terranixConfiguration =
       { system, modules }:
       (stub.pkgsFor system).writeText "config.tf.json" (
@@ -34,5 +41,11 @@ let
           }).config
       );
   };
+  # What was really fetched.
+  real =
+    lib.optionalAttrs (sources ? flake-parts) {
+      flake-parts = (import (sources.flake-parts + "/flake.nix")).outputs { nixpkgs-lib = { inherit lib; }; };
+    }
+    // lib.optionalAttrs (sources ? import-tree) { import-tree = import sources.import-tree; };
 in
 inputs

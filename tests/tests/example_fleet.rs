@@ -58,7 +58,11 @@ const MACHINES: &str = r#"
           plists = machine.json.plists or { };
           firewall = machine.json.firewall or null;
           rules = config.networking.firewall.extraInputRules or "";
-          services = builtins.intersectAttrs { nginx = 1; prometheus = 1; } config.services;
+          services =
+            if machine.json ? units then
+              builtins.intersectAttrs { nginx = 1; prometheus = 1; } config.services
+            else
+              { };
           controller = config.services.mesh.controller.enable;
         })
       (flake.nixosConfigurations // flake.darwinConfigurations)

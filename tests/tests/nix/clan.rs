@@ -86,8 +86,43 @@ fn a_clan_of_both_classes_joins_one_mesh() {
         members["cinnabar"]["endpoints"],
         serde_json::json!(["203.0.113.7:4193"])
     );
+    assert_eq!(
+        members["stibnite"]["ciphers"],
+        serde_json::json!(["chacha"])
+    );
     assert_eq!(members["pixel"]["class"], "external");
     assert_eq!(resolved["network"]["domain"], "zt");
+}
+
+/// clan refuses a service whose settings it cannot tell as a JSON schema, for its command line and its forms.
+#[test]
+fn clan_itself_can_tell_the_settings() {
+    let Some(nix) = Nix::new() else { return };
+    if !nix.has("clan-core") {
+        return;
+    }
+    let told = nix.json(&format!(
+        r#"let
+             clanLib = import (stub.sources.clan-core + "/lib") {{ inherit lib; }};
+             service = clanLib.evalService {{ modules = [ {root}/nix-modules/clan-service.nix ]; prefix = [ ]; }};
+           in {{
+             inherit (service.config) manifest;
+             schemas = lib.mapAttrs (_: schema: lib.attrNames schema."$defs".Input.properties) service.config.result.api.schema;
+           }}"#,
+        root = workspace().display(),
+    ));
+    assert_eq!(told["manifest"]["name"], "mesh");
+    for (role, setting) in [
+        ("controller", "machines"),
+        ("moon", "stableEndpoints"),
+        ("peer", "ciphers"),
+    ] {
+        let settings = told["schemas"][role].as_array().unwrap();
+        assert!(
+            settings.contains(&Value::from(setting)),
+            "{role}: {settings:?}"
+        );
+    }
 }
 
 /// clan runs this script in a sandbox with `$out`, and takes the files that the generator names.
@@ -144,7 +179,7 @@ fn clan(nix: &Nix, expression: &str) -> String {
                  controller.settings.machines.pixel = {{ machineClass = "external"; publicKey = "wireguard:Jlyg+H2ftB4Fywv7yb4bKwSSTpnPCw/bveoEVLWXd0w="; mesh.gateways = [ "cinnabar" ]; }};
                  controller.machines.cinnabar = {{ allowedIps = [ "fd00::1" ]; allowedIds = [ "deadbeef00" ]; public = true; }};
                  moon.machines.cinnabar = {{ stableEndpoints = [ "203.0.113.7/9993" ]; }};
-                 peer.machines = {{ cinnabar = {{ }}; stibnite = {{ orbitMoons = [ "deadbeef00" ]; }}; }};
+                 peer.machines = {{ cinnabar = {{ }}; stibnite = {{ orbitMoons = [ "deadbeef00" ]; ciphers = [ "chacha" ]; }}; }};
                }};
              }};
              cinnabar = fleet.machines.cinnabar.config;

@@ -97,6 +97,15 @@ impl Nix {
         Some(nix)
     }
 
+    /// Whether the sources of a project were fetched; see `tests/nix-stub/README.md`.
+    pub(crate) fn has(&self, project: &str) -> bool {
+        let has = self.json(&format!("stub.sources ? {project}")) == true;
+        if !has {
+            println!("skipped: MESH_NIX_SOURCES names no folder with {project}");
+        }
+        has
+    }
+
     /// The store path of the program under test.
     pub(crate) fn package(&self) -> &str {
         &self.package

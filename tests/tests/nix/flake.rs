@@ -17,7 +17,9 @@ fn the_flake_evaluates_without_a_network() {
         "systemd",
         "tests/nix-stub",
         "tests/Cargo.toml",
+        "tests/fleet",
         "tests/src",
+        "launchd",
         "crates",
         "benches",
     ] {
@@ -67,8 +69,9 @@ fn the_examples_of_the_documentation_evaluate() {
     nix.file("clan.nix", evaluate::block(&manual, "nix clan"));
     nix.file("parts.nix", evaluate::block(&manual, "nix flake-parts"));
     let flake = nix.flake().display();
+    // clan takes an `inventory.json` beside its flake for its own, so its flake has a folder without one.
     let inputs = format!(
-        "inputs = import {}/tests/nix-stub/inputs.nix {{ self = {flake}; mesh = mesh; }};",
+        "inputs = import {}/tests/nix-stub/inputs.nix {{ self.outPath = \"{flake}/vars\"; mesh = mesh; }};",
         workspace().display()
     );
     let seen = nix.json(&format!(
@@ -101,6 +104,23 @@ fn the_examples_of_the_documentation_evaluate() {
     );
 }
 
+/// The manual says to call the mesh's inventory otherwise.
+#[test]
+fn clan_takes_an_inventory_beside_its_flake_for_its_own() {
+    let Some(nix) = Nix::new() else { return };
+    let manual = fs::read_to_string(workspace().join("docs/nix.md")).unwrap();
+    nix.file("clan.nix", evaluate::block(&manual, "nix clan"));
+    let said = nix.fails(&format!(
+        r#"let
+             inputs = import {root}/tests/nix-stub/inputs.nix {{ self.outPath = "{flake}"; mesh = mesh; }};
+             clan = inputs.flake-parts.lib.mkFlake {{ inherit inputs; }} {{ systems = [ "x86_64-linux" ]; imports = [ {flake}/clan.nix ]; }};
+           in clan.nixosConfigurations.cinnabar.config.services.mesh.address"#,
+        root = workspace().display(),
+        flake = nix.flake().display(),
+    ));
+    assert!(said.contains("clan.inventory.network"), "{said}");
+}
+
 #[test]
 fn every_option_has_a_type_a_description_a_default_and_an_example() {
     let Some(nix) = Nix::new() else { return };
@@ -115,8 +135,8 @@ fn every_option_has_a_type_a_description_a_default_and_an_example() {
 fn the_reference_of_the_options_is_up_to_date() {
     let Some(nix) = Nix::new() else { return };
     let made = nix.json(&format!(
-        "(import {}/nix-modules/reference.nix {{ inherit lib; }}).text",
-        workspace().display()
+        "(import {root}/nix-modules/reference.nix {{ lib = import {root}/tests/nix-stub/lib.nix; }}).text",
+        root = workspace().display()
     ));
     let written = fs::read_to_string(workspace().join("docs/nix-options.md")).unwrap();
     assert!(made == written.as_str(), "run `cargo xtask nix-options`");

@@ -6,10 +6,12 @@
     reason = "tests and their helpers, which say why one is skipped"
 )]
 
+mod activation;
 mod boot;
 mod clan;
 mod evaluate;
 mod flake;
+mod package;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +45,18 @@ fn nixos_runs_the_units_of_the_repository() {
             .flatten()
         {
             *line = line.replace("/usr/bin/mesh ", &program);
+        }
+        // Keys that the systemd of Debian 12 does not know, and NixOS' does.
+        if ["mesh-agent.service", "mesh-controller.service"].contains(&name.as_str()) {
+            let service = shipped.get_mut("Service").unwrap();
+            let growing = [
+                ("RestartSec", "500ms"),
+                ("RestartSteps", "8"),
+                ("RestartMaxDelaySec", "60s"),
+            ];
+            for (key, value) in growing {
+                service.insert(key.to_owned(), vec![value.to_owned()]);
+            }
         }
         if let Some(service) = made.get_mut("Service") {
             let variables = service.entry("Environment".to_owned()).or_default();
@@ -127,41 +141,6 @@ fn nix_darwin_loads_the_property_lists_of_the_repository() {
     assert_eq!(plists.as_object().unwrap().len(), 2);
 }
 
-/// What the activation does is run with the paths of a Mac below a folder of its own.
-#[test]
-fn the_activation_of_nix_darwin_installs_the_program_once() {
-    let Some(nix) = Nix::new() else { return };
-    nix.build("program");
-    let activation = nix.json("(darwin [ mac ]).json.activation");
-    let dir = tempfile::tempdir().unwrap();
-    let below = |path: &str| dir.path().join(path.trim_start_matches('/'));
-    let script = |name: &str| {
-        let text = activation[name].as_str().unwrap();
-        text.replace("/usr/local", below("/usr/local").to_str().unwrap())
-            .replace("/var/log", below("/var/log").to_str().unwrap())
-    };
-    // Twice: an activation that changes nothing neither copies nor restarts.
-    for name in [
-        "extraActivation",
-        "postActivation",
-        "extraActivation",
-        "postActivation",
-    ] {
-        let done = Command::new("bash")
-            .args(["-ec", &script(name)])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
-    let program = below("/usr/local/libexec/mesh");
-    assert!(program.symlink_metadata().unwrap().is_file());
-    assert_eq!(
-        fs::read_link(below("/usr/local/bin/mesh")).unwrap(),
-        program
-    );
-    assert!(script("postActivation").contains(&format!("{} agent upgrade", program.display())));
-}
-
 /// Building the file has the program read it, so this is what a user's build does.
 #[test]
 fn the_program_reads_what_the_modules_write() {
@@ -244,12 +223,8 @@ fn the_modules_know_every_key_of_the_files() {
         let known = nix.json(&format!(
             "lib.attrNames (nixos [ machine ]).config.services.mesh.{settings}"
         ));
-        let known: BTreeSet<_> = known
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|key| key.as_str().unwrap().to_owned())
-            .collect();
+        let known = known.as_array().unwrap().iter();
+        let known: BTreeSet<_> = known.map(|key| key.as_str().unwrap()).collect();
         let file = nix.file("unknown.toml", "an_unknown_key_that_is_like_no_other = 1\n");
         let refused = Command::new(evaluate::program())
             .args([daemon, "check", "--config"])
@@ -258,15 +233,8 @@ fn the_modules_know_every_key_of_the_files() {
             .unwrap();
         let message = String::from_utf8(refused.stderr).unwrap();
         let (_, listed) = message.split_once("the keys are ").unwrap();
-        let taken: BTreeSet<_> = listed
-            .lines()
-            .next()
-            .unwrap()
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .map(str::to_owned)
-            .collect();
+        let line = listed.lines().next().unwrap();
+        let taken: BTreeSet<_> = line.split('`').skip(1).step_by(2).collect();
         assert_eq!(known, taken, "{daemon}");
     }
 }
