@@ -2,6 +2,7 @@
 
 mod clan;
 mod draft;
+mod modules;
 mod zerotier;
 
 use clap::Subcommand;

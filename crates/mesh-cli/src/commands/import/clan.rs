@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::inventory::load,
     draft::{Draft, Machine, Target, mesh_instance, parse_json},
+    modules,
 };
 use crate::failure::{Exit, Failure};
 
@@ -18,14 +19,15 @@ const NETWORK: [&str; 5] = ["id", "name", "domain", "signers", "ipv4"];
 
 /// Make an inventory from that of a clan
 ///
-/// Reads what `nix eval --json .#clan.inventory` prints (or `.#clanInternals.inventoryClass.inventory`).
-/// A clan with an instance of `mesh` keeps its network, roles and settings. One with an instance of
-/// `zerotier` gets the same roles in a new network; settings that have no counterpart are named.
+/// Reads what `nix eval --json .#clanInternals.inventoryClass.inventorySerialization` prints, or an
+/// `inventory.json` of clan's. A clan with an instance of `mesh` keeps its network, roles and settings. One
+/// with an instance of `zerotier` gets the same roles in a new network; settings that have no counterpart are
+/// named.
 ///
-/// Such a clan can also be used as it is: `mesh inventory check` and the others read its inventory. This
-/// is for those who leave clan's, or want to see what follows from it.
+/// This is for those who leave clan's inventory. A clan that has the service `mesh` needs no import: each of
+/// its machines has the whole inventory as `services.mesh.inventory`.
 ///
-/// Example: `nix eval --json .#clan.inventory | mesh import clan - --domain zt --out inventory.json`
+/// Example: `nix eval --json .#clanInternals.inventoryClass.inventorySerialization | mesh import clan - --domain zt --out mesh.json`
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -39,7 +41,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
     let source = args.file.display().to_string();
-    let clan = parse_json(&format!("`{source}`"), &load::bytes(&args.file)?)?;
+    let clan = modules::plain(parse_json(
+        &format!("`{source}`"),
+        &load::bytes(&args.file)?,
+    )?);
     let found = instance(&clan, args.instance.as_deref())?;
     let mut notes = Vec::new();
     let machines = machines(&clan)?;
@@ -137,9 +142,9 @@ fn instance<'c>(clan: &'c Value, wanted: Option<&str>) -> Result<Option<Found<'c
 fn machines(clan: &Value) -> Result<BTreeMap<MachineName, Machine>, Failure> {
     let Some(all) = clan.get("machines").and_then(Value::as_object) else {
         let error = anyhow!("this is no clan's inventory: it has no `machines`");
-        return Err(
-            Failure::new(Exit::Usage, error).hint("`nix eval --json .#clan.inventory` prints it")
-        );
+        return Err(Failure::new(Exit::Usage, error).hint(
+            "`nix eval --json .#clanInternals.inventoryClass.inventorySerialization` prints it",
+        ));
     };
     let mut machines = BTreeMap::new();
     for (name, value) in all {

@@ -30,7 +30,7 @@ use crate::failure::{Exit, Failure};
 /// Central exports it. ZeroTier knows its members by a node address of ten hex digits: `--name`, or the
 /// vars of a clan with `--vars`, say which machine each one is.
 ///
-/// Example: `sudo mesh import zerotier --vars vars --domain zt --out inventory.json`
+/// Example: `sudo mesh import zerotier --vars vars --domain zt --out mesh.json`
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
