@@ -55,8 +55,16 @@ let
   ofClass =
     class:
     lib.attrNames (lib.filterAttrs (_: machine: machine.machineClass == class) cfg.inventory.machines);
+  # A file of this name in the clan's folder is to clan a part of its own inventory. What is not of its form is
+  # an option that does not exist.
+  file = "${cfg.directory}/inventory.json";
+  foreign = lib.optionals (builtins.pathExists file) (
+    lib.subtractLists [ "instances" "machines" "meta" "tags" ] (lib.attrNames (lib.importJSON file))
+  );
   # One service is modelled at a time.
-  machines = (lib.head (lib.attrValues evaluated)).machines;
+  machines = lib.throwIf (foreign != [ ]) "The option `clan.inventory.${lib.head foreign}' does not exist: `${file}`" (
+    lib.head (lib.attrValues evaluated)
+  ).machines;
 in
 {
   options.clan = {
@@ -72,10 +80,6 @@ in
       default = inputs.self;
     };
   };
-  # As clan does: a file of this name in the clan's folder is clan's own inventory.
-  config.clan.inventory = lib.optionalAttrs (builtins.pathExists "${cfg.directory}/inventory.json") (
-    lib.importJSON "${cfg.directory}/inventory.json"
-  );
   config.flake = {
     nixosConfigurations = lib.genAttrs (ofClass "nixos") (name: machines.${name});
     darwinConfigurations = lib.genAttrs (ofClass "darwin") (name: machines.${name});

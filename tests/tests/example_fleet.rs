@@ -30,7 +30,7 @@ fn within(directory: &Path, expression: &str) -> String {
            mesh = (import (root + \"/flake.nix\")).outputs {{ self = mesh; inherit nixpkgs; }};
            inputs = stub {{ self = flake; inherit mesh; }};
            source = import {directory}/flake.nix;
-           flake = {{ outPath = \"{directory}\"; }} // source.outputs inputs;
+           flake = {{ outPath = \"{directory}\"; inherit inputs; }} // source.outputs inputs;
          in {expression}",
         root = nix::root().display(),
         directory = directory.display(),
@@ -264,7 +264,7 @@ fn assert_mac(whose: &str, machine: &Value) {
         ["org.mesh.agent.plist"],
         "{whose}"
     );
-    let plist = text(&machine["plists"]["org.mesh.agent.plist"]);
+    let plist = text(&machine["plists"]["org.mesh.agent.plist"]).replace('\t', "");
     let arguments = "<string>/usr/local/libexec/mesh</string>\n<string>agent</string>\n<string>supervise</string>";
     assert!(plist.contains(arguments), "{whose}: {plist}");
     let resolver = format!("nameserver {}\n", text(&machine["address"]));

@@ -125,6 +125,57 @@ fn clan_itself_can_tell_the_settings() {
     }
 }
 
+/// What the real clan tells its command line of a clan that uses ZeroTier.
+#[test]
+fn the_inventory_that_clan_tells_is_imported() {
+    let Some(nix) = Nix::new() else { return };
+    if !nix.has("clan-core") || !nix.has("flake-parts") {
+        return;
+    }
+    let told = nix.json(&format!(
+        r#"let
+             inputs = import {root}/tests/nix-stub/inputs.nix {{ self.outPath = "{flake}/vars"; inherit mesh; }};
+             flake = inputs.flake-parts.lib.mkFlake {{ inherit inputs; }} {{
+               systems = [ "x86_64-linux" ];
+               imports = [ inputs.clan-core.flakeModules.default ];
+               clan.meta = {{ name = "fleet"; domain = "zt"; }};
+               clan.inventory.machines.cinnabar.tags = [ "cloud" ];
+               clan.inventory.machines.stibnite.machineClass = "darwin";
+               clan.inventory.instances.zt = {{
+                 module.name = "zerotier";
+                 roles.controller.machines.cinnabar = {{ }};
+                 roles.moon.machines.cinnabar.settings.stableEndpoints = [ "203.0.113.7" ];
+                 roles.peer.tags.all = {{ }};
+               }};
+             }};
+           in flake.clanInternals.inventoryClass.inventorySerialization"#,
+        root = workspace().display(),
+        flake = nix.flake().display(),
+    ));
+    let clan = nix.file("clan.json", &told.to_string());
+    let mesh = nix.flake().join("mesh.json");
+    let imported = Command::new(evaluate::program())
+        .args(["import", "clan"])
+        .arg(clan)
+        .arg("--out")
+        .arg(&mesh)
+        .output()
+        .unwrap();
+    assert!(imported.status.success(), "{imported:?}: {told}");
+    let resolved = Command::new(evaluate::program())
+        .args(["inventory", "resolve", "--json"])
+        .arg(mesh)
+        .output()
+        .unwrap();
+    assert!(resolved.status.success(), "{resolved:?}");
+    let resolved: Value = serde_json::from_slice(&resolved.stdout).unwrap();
+    assert_eq!(
+        resolved["members"]["cinnabar"]["endpoints"],
+        serde_json::json!(["203.0.113.7:4193"])
+    );
+    assert_eq!(resolved["members"]["stibnite"]["class"], "darwin");
+}
+
 /// clan runs this script in a sandbox with `$out`, and takes the files that the generator names.
 #[test]
 fn clans_generator_makes_an_identity() {

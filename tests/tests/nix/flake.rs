@@ -71,7 +71,7 @@ fn the_examples_of_the_documentation_evaluate() {
     let flake = nix.flake().display();
     // clan takes an `inventory.json` beside its flake for its own, so its flake has a folder without one.
     let inputs = format!(
-        "inputs = import {}/tests/nix-stub/inputs.nix {{ self.outPath = \"{flake}/vars\"; mesh = mesh; }};",
+        "inputs = import {}/tests/nix-stub/inputs.nix {{ self = {{ outPath = \"{flake}/vars\"; inherit inputs; }}; mesh = mesh; }};",
         workspace().display()
     );
     let seen = nix.json(&format!(
