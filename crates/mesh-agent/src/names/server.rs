@@ -23,9 +23,13 @@ use tracing::debug;
 /// The longest question that is read, in bytes: a name, its type and EDNS with options are below 1 KiB.
 const QUESTION_BYTES_MAX: usize = 4096;
 
-/// Connections at a time, from everyone and from one address: two machines cannot keep the others out.
+/// Connections at a time, from everyone and from one address.
 const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_PER_SOURCE_MAX: usize = 16;
+
+/// Those of them that only this machine's own programs get: a few other machines, of two addresses each, can
+/// take all the rest.
+const CONNECTIONS_KEPT: usize = 16;
 
 /// How long a connection may be silent, or a reply wait to be taken.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,8 +83,12 @@ struct Shared {
 }
 
 /// Who is connected.
-#[derive(Debug, Default)]
-struct Connections(Mutex<BTreeMap<IpAddr, usize>>);
+#[derive(Debug)]
+struct Connections {
+    /// This machine's addresses.
+    own: Vec<IpAddr>,
+    by_source: Mutex<BTreeMap<IpAddr, usize>>,
+}
 
 /// A place among the connections, given back when dropped.
 struct Place<'a> {
@@ -123,7 +131,7 @@ impl Server {
     ) -> Result<Self, ServeNamesError> {
         let shared = Arc::new(Shared {
             answers: ArcSwap::from_pointee(answers),
-            connections: Connections::default(),
+            connections: Connections::of(addresses),
         });
         let mut tasks = JoinSet::new();
         for address in addresses {
@@ -254,11 +262,23 @@ async fn converse(
 }
 
 impl Connections {
+    /// Nobody is connected to a machine that has the addresses `own`.
+    fn of(own: &[IpAddr]) -> Self {
+        Self {
+            own: own.to_vec(),
+            by_source: Mutex::default(),
+        }
+    }
+
     fn enter(&self, source: IpAddr) -> Option<Place<'_>> {
+        let limit = match self.own.contains(&source) {
+            true => CONNECTIONS_MAX,
+            false => CONNECTIONS_MAX - CONNECTIONS_KEPT,
+        };
         let mut connected = self.lock();
         let from_all: usize = connected.values().sum();
         let from_source = connected.entry(source).or_default();
-        if from_all >= CONNECTIONS_MAX || *from_source >= CONNECTIONS_PER_SOURCE_MAX {
+        if from_all >= limit || *from_source >= CONNECTIONS_PER_SOURCE_MAX {
             if *from_source == 0 {
                 connected.remove(&source);
             }
@@ -272,7 +292,9 @@ impl Connections {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_source
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -309,7 +331,7 @@ mod tests {
         let table = NameTable::new(&config, []).unwrap();
         Arc::new(Shared {
             answers: ArcSwap::from_pointee(Answers::new(table, prefix, None)),
-            connections: Connections::default(),
+            connections: Connections::of(&[]),
         })
     }
 
@@ -403,7 +425,7 @@ mod tests {
 
     #[test]
     fn one_source_cannot_take_all_connections() {
-        let connections = Connections::default();
+        let connections = Connections::of(&[]);
         let greedy: IpAddr = "fd00::1".parse().unwrap();
         let other: IpAddr = "fd00::2".parse().unwrap();
         let places: Vec<_> = (0..100).filter_map(|_| connections.enter(greedy)).collect();
@@ -414,8 +436,20 @@ mod tests {
         let many: Vec<_> = (0..100_u16)
             .filter_map(|last| connections.enter([0xfd00, 0, 0, 0, 0, 0, 0, last].into()))
             .collect();
-        assert_eq!(many.len(), CONNECTIONS_MAX);
+        assert_eq!(many.len(), CONNECTIONS_MAX - CONNECTIONS_KEPT);
         drop(many);
         assert!(connections.lock().is_empty());
+    }
+
+    #[test]
+    fn the_others_together_leave_places_for_this_machines_own_programs() {
+        let own: IpAddr = "fd00::1".parse().unwrap();
+        let connections = Connections::of(&[own]);
+        let others: Vec<_> = (0..1000_u16)
+            .filter_map(|last| connections.enter([0xfd00, 0, 0, 1, 0, 0, 0, last % 9].into()))
+            .collect();
+        let ours: Vec<_> = (0..100).filter_map(|_| connections.enter(own)).collect();
+        assert_eq!(ours.len(), CONNECTIONS_KEPT);
+        assert_eq!(others.len() + ours.len(), CONNECTIONS_MAX);
     }
 }

@@ -271,6 +271,22 @@ fn malformed_and_unknown_questions_are_called_that() {
 }
 
 #[test]
+fn a_question_that_points_into_its_own_header_is_malformed() {
+    // The identifier and the flags read as a label: two bytes of a question would come back as five.
+    let mut bytes = b"\x03ab\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
+    bytes[2] = 0x01;
+    bytes.extend([0xc0, 0x00, 0, 1, 0, 1]);
+    for reply in [
+        answer(&table(), &bytes, Transport::Udp).unwrap(),
+        refuse(&bytes, Transport::Udp).unwrap(),
+    ] {
+        assert_eq!(reply.len(), 12, "{reply:02x?}");
+        let code = Message::from_vec(&reply).unwrap().response_code;
+        assert_eq!(code, ResponseCode::FormErr);
+    }
+}
+
+#[test]
 fn edns_is_spoken_in_version_0() {
     let with = |version, size: u16| {
         let mut message = question("cinnabar.mesh.example.", RecordType::AAAA);

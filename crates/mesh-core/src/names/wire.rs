@@ -3,7 +3,7 @@
 use hickory_proto::{
     op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
     rr::{DNSClass, Record, RecordType},
-    serialize::binary::{BinDecodable, BinDecoder, DecodeError},
+    serialize::binary::{BinDecodable, BinDecoder, BinEncodable, DecodeError},
 };
 
 use super::{
@@ -93,10 +93,17 @@ fn read(
     header: &Header,
 ) -> Result<(Query, Option<Edns>), DecodeError> {
     let counts = &header.counts;
+    let malformed = || DecodeError::InvalidEmptyRecord;
     if (counts.queries, counts.answers, counts.authorities) != (1, 0, 0) {
-        return Err(DecodeError::InvalidEmptyRecord);
+        return Err(malformed());
     }
+    let start = decoder.index();
     let query = Query::read(decoder)?;
+    // The first name of a message can only point into the header, and what that would spell is longer than
+    // the pointer: an answer is not to be a way to make packets larger.
+    if decoder.index() - start != query.to_bytes().map_err(|_| malformed())?.len() {
+        return Err(malformed());
+    }
     let additionals = usize::from(counts.additionals);
     let (_, edns, _) = Message::read_records(decoder, additionals, true, header.op_code)?;
     Ok((query, edns))
