@@ -161,9 +161,21 @@ let
       distinct (problem: problem.name) (twice message entries)
     );
 
+  domainOf = network: if network.domain == null then "mesh" else network.domain;
+
   aliasProblems =
-    machines:
+    domain: machines:
     let
+      # What of an alias is before the domain, where it ends in that, or null.
+      beforeDomain =
+        alias:
+        let
+          length = builtins.stringLength alias - builtins.stringLength domain - 1;
+        in
+        if length >= 0 && builtins.substring length (-1) alias == ".${domain}" then
+          builtins.substring 0 length alias
+        else
+          null;
       entries = perMachine machines (
         name: machine:
         map (alias: {
@@ -180,11 +192,17 @@ let
           isBelow = text.hasPrefix "*." entry.value && last != entry.name && machines ? ${last};
         in
         if isBelow then last else null;
-      isFree = entry: text.isAlias entry.value && !(machines ? ${entry.value}) && aboveOf entry == null;
+      isFree =
+        entry:
+        text.isAlias entry.value
+        && beforeDomain entry.value == null
+        && !(machines ? ${entry.value})
+        && aboveOf entry == null;
       problemsOf =
         entry:
         let
           corrected = text.correctedAlias entry.value;
+          rest = beforeDomain entry.value;
         in
         if !(text.isAlias entry.value) then
           [
@@ -194,6 +212,13 @@ let
               }
               // (if corrected == null then { } else { hint = "use `${corrected}`"; })
             )
+          ]
+        else if rest != null then
+          [
+            {
+              message = "alias `${entry.value}` of machine `${entry.name}` ends in the domain, which is added to every alias: `${entry.value}.${domain}`";
+              hint = if text.isAlias rest && !(machines ? ${rest}) then "use `${rest}`" else "leave it out";
+            }
           ]
         else if machines ? ${entry.value} then
           [
@@ -487,7 +512,7 @@ in
     ++ assigned.problems
     ++ signers.problems
     ++ keyProblems machines
-    ++ aliasProblems machines
+    ++ aliasProblems (domainOf network) machines
     ++ hostKeyProblems machines
     ++ gatewayProblems document roles
     ++ perMachine machines cipherProblems
@@ -504,7 +529,7 @@ in
     version = 1;
     network = {
       inherit (network) id name;
-      domain = if network.domain == null then "mesh" else network.domain;
+      domain = domainOf network;
       prefix = ip.showNet (address.prefix network.id);
       ipv4 = if network.ipv4 == null then null else ip.showNet (ip.truncate network.ipv4);
       signers = signers.texts;

@@ -301,14 +301,18 @@ impl<'a> Resolver<'a> {
         signers
     }
 
+    fn domain(&self) -> &'a str {
+        let domain = self.inventory.document.network.domain.as_ref();
+        domain.map_or(DOMAIN, |domain| &domain.value)
+    }
+
     fn network_part(&mut self, signers: &[Signer]) -> Option<NetworkPart> {
         let network = &self.inventory.document.network;
         let id = network.id.as_ref()?.value;
-        let domain = network.domain.as_ref();
         Some(NetworkPart {
             id,
             name: network.name.as_ref()?.value.clone(),
-            domain: domain.map_or_else(|| DOMAIN.to_owned(), |domain| domain.value.clone()),
+            domain: self.domain().to_owned(),
             prefix: id.prefix().net(),
             ipv4: network.ipv4.as_ref().map(|pool| pool.value.trunc()),
             signers: signers.iter().map(ToString::to_string).collect(),

@@ -52,6 +52,7 @@ impl Resolver<'_> {
 
     pub(super) fn check_aliases(&mut self) {
         let machines = &self.inventory.document.machines;
+        let domain = self.domain();
         let mut owners: BTreeMap<&str, (&MachineName, std::ops::Range<usize>)> = BTreeMap::new();
         for (name, machine) in machines {
             for alias in &machine.mesh.aliases {
@@ -66,6 +67,18 @@ impl Resolver<'_> {
                         Some(hint) => problem.hint(format!("use `{hint}`")),
                         None => problem,
                     });
+                } else if let Some(rest) = before_domain(text, domain) {
+                    let message = format!(
+                        "alias `{text}` of machine `{name}` ends in the domain, which is added to every alias: `{text}.{domain}`"
+                    );
+                    let is_free = labels::check_alias(rest).is_ok() && !machines.contains_key(rest);
+                    self.problems
+                        .push(
+                            Problem::error(alias.span.clone(), message).hint(match is_free {
+                                true => format!("use `{rest}`"),
+                                false => "leave it out".to_owned(),
+                            }),
+                        );
                 } else if let Some(other) = machines.get(text) {
                     self.problems.push(
                         Problem::error(
@@ -202,6 +215,11 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+/// What of `alias` is before the domain, where it ends in that.
+fn before_domain<'a>(alias: &'a str, domain: &str) -> Option<&'a str> {
+    alias.strip_suffix(domain)?.strip_suffix('.')
 }
 
 /// The other machine whose name the wildcard `alias` is below.
