@@ -11,13 +11,12 @@ mod untrusted;
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use mesh_api::{NAMES_FILE, Names};
+use mesh_api::{NAMES_BELL, NAMES_FILE, Names};
 use mesh_os::{
     file::{self, ReadFileError},
     resolver::{self, Applied, ApplyError, Backend, Choice, Machine, UndoError},
@@ -41,8 +40,9 @@ const RESTART_LIMIT: Duration = Duration::from_secs(5);
 /// How often is looked for them.
 const RESTART_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often names that change meanwhile are read again.
-const ATTEMPTS: usize = 8;
+/// How long is waited where the bell cannot be silenced: who starts us for as long as it is there would do
+/// so again at once, and for ever.
+const BELL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What [`apply`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,35 +105,25 @@ pub fn apply(config: &Config, machine: &Machine, wait: bool) -> Result<Outcome, 
         );
     }
     let path = names_path(config);
+    // Before anything is read: what changes later rings anew.
+    answer_bell(&path.with_file_name(NAMES_BELL));
     if wait {
         wait_for(&path);
     }
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let before = stamp(&path);
-        let Some(names) = read_names(&path)? else {
-            return nothing(config, machine, "the agent has no names");
-        };
-        let roster = StoredRoster::in_dir(&config.state_dir)
-            .load(&config.network, &config.signers)
-            .map_err(|error: LoadRosterError| ResolverError::Roster(crate::chain(&error)))?
-            .ok_or_else(|| ResolverError::Roster("there is none".to_owned()))?;
-        let local = resolver::addresses_of(&names.interface).map_err(ResolverError::Addresses)?;
-        if local.is_empty() {
-            return nothing(config, machine, "the agent does not run");
-        }
-        let split =
-            check(&names, config, &roster, &local).map_err(|source| ResolverError::Untrusted {
-                path: path.clone(),
-                source,
-            })?;
-        let applied = machine.apply(&split, config.resolver)?;
-        // Who watches the file for us does not look while we work.
-        if stamp(&path) == before || attempt == ATTEMPTS {
-            return Ok(Outcome::Set(applied));
-        }
+    let Some(names) = read_names(&path)? else {
+        return nothing(config, machine, "the agent has no names");
+    };
+    let roster = StoredRoster::in_dir(&config.state_dir)
+        .load(&config.network, &config.signers)
+        .map_err(|error: LoadRosterError| ResolverError::Roster(crate::chain(&error)))?
+        .ok_or_else(|| ResolverError::Roster("there is none".to_owned()))?;
+    let local = resolver::addresses_of(&names.interface).map_err(ResolverError::Addresses)?;
+    if local.is_empty() {
+        return nothing(config, machine, "the agent does not run");
     }
+    let split = check(&names, config, &roster, &local)
+        .map_err(|source| ResolverError::Untrusted { path, source })?;
+    Ok(Outcome::Set(machine.apply(&split, config.resolver)?))
 }
 
 /// Takes back whatever was set on `machine`, and says where; `config` is asked for the network if there is one.
@@ -173,17 +163,18 @@ fn names_path(config: &Config) -> PathBuf {
     config.socket.with_file_name(NAMES_FILE)
 }
 
+fn answer_bell(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => thread::sleep(BELL_PAUSE),
+        Ok(()) | Err(_) => {}
+    }
+}
+
 fn wait_for(path: &Path) {
     let deadline = Instant::now() + RESTART_LIMIT;
     while !path.exists() && Instant::now() < deadline {
         thread::sleep(RESTART_INTERVAL);
     }
-}
-
-/// Tells one file from the next in its place.
-fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 #[cfg(test)]

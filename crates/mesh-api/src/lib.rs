@@ -13,7 +13,7 @@ use mesh_types::{MachineName, Serial};
 use serde::{Deserialize, Serialize};
 
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
-pub use names::{DnsStatus, Host, Hosts, NAMES_FILE, Names};
+pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
 pub use time::rfc3339;
 
 /// The version of every object here.

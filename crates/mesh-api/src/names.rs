@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 /// The file beside the agent's socket that holds [`Names`].
 pub const NAMES_FILE: &str = "names.json";
 
+/// The file beside [`NAMES_FILE`] that is there from when the names changed until somebody begins to act on
+/// them.
+///
+/// A watcher of files that does not look while it acts, as systemd does, misses no change by it.
+pub const NAMES_BELL: &str = "names.changed";
+
 /// What an agent answers, in [`NAMES_FILE`].
 ///
 /// Written as a whole, when anything in it changed. There is no file while the agent does not run, has no

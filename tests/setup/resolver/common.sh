@@ -76,6 +76,7 @@ names() {
   mkdir -p /run/mesh
   cp /names.json /run/mesh/.names
   mv /run/mesh/.names /run/mesh/names.json
+  touch /run/mesh/names.changed
 }
 
 # As programs ask.

@@ -25,6 +25,26 @@ systemctl is-active -q mesh-resolver.service mesh-resolver.path
 sed -i "s/cinnabar\.$domain/kanban.$domain/; s/\"names\":{/&\"cinnabar.$domain\":[\"$address\"],/" /names.json
 names
 until_ok finds "kanban.$domain" "$address"
+until_ok [ ! -e /run/mesh/names.changed ]
+
+# They change again between the service's last look and systemd's next one, which is made long here.
+dropin=/run/systemd/system/mesh-resolver-refresh.service.d
+mkdir -p $dropin
+printf '[Service]\nExecStartPost=+/bin/sleep 2\n' >$dropin/slow.conf
+systemctl daemon-reload
+cp /names.json /names.before
+sed -i "s/kanban\.$domain/first.$domain/" /names.json
+names
+until_ok sh -c '[ "$(systemctl show -P SubState mesh-resolver-refresh)" = start-post ]'
+sed -i "s/first\.$domain/second.$domain/" /names.json
+names
+[ "$(systemctl show -P SubState mesh-resolver-refresh)" = start-post ] || fail "the change came too late"
+until_ok finds "second.$domain" "$address"
+rm -r $dropin
+mv /names.before /names.json
+names
+systemctl daemon-reload
+until_ok finds "kanban.$domain" "$address"
 
 # A restart, as for an upgrade: the block is there at every moment.
 (

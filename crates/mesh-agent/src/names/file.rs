@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mesh_api::{NAMES_FILE, Names};
+use mesh_api::{NAMES_BELL, NAMES_FILE, Names};
 use mesh_os::file;
 use tracing::warn;
 
@@ -37,6 +37,7 @@ impl NamesFile {
         let Some(names) = names else {
             self.remove();
             self.written = None;
+            self.ring();
             return;
         };
         let written = serde_json::to_vec(names)
@@ -46,8 +47,18 @@ impl NamesFile {
                     .map_err(|error| chain(&error))
             });
         match written {
-            Ok(()) => self.written = Some(names.clone()),
+            Ok(()) => {
+                self.written = Some(names.clone());
+                self.ring();
+            }
             Err(error) => warn!(error, "could not write the names for the resolver"),
+        }
+    }
+
+    /// After the change, or whoever hears it could look too early.
+    fn ring(&self) {
+        if let Err(error) = std::fs::write(self.path.with_file_name(NAMES_BELL), "") {
+            warn!(%error, "could not tell that the names for the resolver changed");
         }
     }
 
@@ -63,5 +74,7 @@ impl NamesFile {
 impl Drop for NamesFile {
     fn drop(&mut self) {
         self.remove();
+        // With the agent gone there is nobody who would hear it.
+        let _ = std::fs::remove_file(self.path.with_file_name(NAMES_BELL));
     }
 }

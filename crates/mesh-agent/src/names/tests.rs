@@ -50,7 +50,11 @@ async fn the_file_of_names_goes_with_the_agent() {
 
     let mut file = NamesFile::beside(&dir.path().join("agent.sock"));
     assert!(!path.exists());
+    let bell = dir.path().join(mesh_api::NAMES_BELL);
+    assert!(!bell.exists());
     file.keep(Some(&names));
+    assert!(bell.exists());
+    std::fs::remove_file(&bell).unwrap();
     let read = || serde_json::from_slice::<Names>(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(read(), names);
     let written = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -59,17 +63,20 @@ async fn the_file_of_names_goes_with_the_agent() {
         std::fs::metadata(&path).unwrap().modified().unwrap(),
         written
     );
+    assert!(!bell.exists(), "nothing changed");
     let silent = Names {
         answering: false,
         ..names
     };
     file.keep(Some(&silent));
     assert!(!read().answering);
+    assert!(bell.exists());
+    std::fs::remove_file(&bell).unwrap();
     file.keep(None);
-    assert!(!path.exists());
+    assert!(!path.exists() && bell.exists());
     file.keep(Some(&silent));
     drop(file);
-    assert!(!path.exists());
+    assert!(!path.exists() && !bell.exists());
 }
 
 #[tokio::test]

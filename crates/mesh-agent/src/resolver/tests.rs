@@ -260,13 +260,19 @@ fn without_an_agent_what_is_left_of_it_goes() {
         ),
     );
     let machine = Machine::with_files_in(root.path());
+    let bell = root.path().join("run").join(NAMES_BELL);
+    fs::write(&bell, "").unwrap();
     let outcome = apply(&config, &machine, false).unwrap();
+    assert!(!bell.exists(), "what rings from now on is news");
     let expected = Outcome::Nothing {
         reason: "the agent has no names",
         undone: vec![Backend::Hosts],
     };
     assert_eq!(outcome, expected);
     assert_eq!(fs::read_to_string(&hosts).unwrap(), "a\n");
+    // One that cannot be silenced keeps nobody from the rest.
+    fs::create_dir(&bell).unwrap();
+    assert!(apply(&config, &machine, false).is_ok());
 }
 
 #[test]
