@@ -31,6 +31,11 @@ fn openresolv_is_used_where_it_can_split_and_the_hosts_file_elsewhere() {
 }
 
 #[test]
+fn unbound_asks_the_agent_by_what_openresolv_writes() {
+    boot("unbound.sh", Agent::StandIn);
+}
+
+#[test]
 fn the_units_set_and_undo_the_resolver_with_the_agent() {
     boot("units.sh", Agent::StandIn);
 }
@@ -198,7 +203,7 @@ fn unavailable() -> Option<&'static str> {
     if !Path::new("/etc/debian_version").exists() {
         return Some("the resolvers come as Debian's packages");
     }
-    if !Path::new("/opt/mesh-resolvers/done").exists() {
+    if !Path::new("/opt/mesh-resolvers/with-unbound").exists() {
         return Some("needs `/opt/mesh-resolvers`, which `cargo xtask setup` makes");
     }
     None

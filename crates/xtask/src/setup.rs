@@ -88,7 +88,7 @@ const TOOLS: &[Tool] = &[
         tests: "addresses and inventories in Nix, the Nix modules",
     },
     Tool {
-        program: "/opt/mesh-resolvers/done",
+        program: "/opt/mesh-resolvers/with-unbound",
         source: Source::Script("tests/setup/resolver/packages.sh"),
         tests: "split DNS with real resolvers",
     },
