@@ -121,7 +121,7 @@ fn answers(received: &[u8], expected: &[u8; 8]) -> bool {
 }
 
 /// What a wait may end with instead of an echo.
-fn is_no_answer(error: &io::Error) -> bool {
+pub(crate) fn is_no_answer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock

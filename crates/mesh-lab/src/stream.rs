@@ -1,7 +1,6 @@
 //! A steady stream of echoes, to count what is lost while something happens.
 
 use std::{
-    io,
     net::{Ipv6Addr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     namespace::Namespace,
-    ping::{ECHO_REPLY, ECHO_REQUEST, new_identifier},
+    ping::{ECHO_REPLY, ECHO_REQUEST, is_no_answer, new_identifier},
 };
 
 /// Room for all answers that come at once when something that stopped goes on. What is counted is not to
@@ -154,7 +153,7 @@ impl Shared {
         while !self.over.load(Ordering::Acquire) {
             match self.socket.recv(&mut buffer) {
                 Ok(length) => self.take(&buffer[..length]),
-                Err(error) if is_pause(&error) => {}
+                Err(error) if is_no_answer(&error) => {}
                 Err(_) => return,
             }
         }
@@ -182,15 +181,4 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Echo>> {
         self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_pause(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
 }

@@ -25,7 +25,7 @@ use std::{
     str::FromStr,
 };
 
-use mesh_types::NetworkId;
+use mesh_types::{NetworkId, chain};
 use serde::{Deserialize, Serialize};
 
 use self::record::{Record, Records};
@@ -352,18 +352,6 @@ fn reasons(passed: &[Passed]) -> String {
         .map(|passed| format!("{} ({})", passed.backend, passed.reason))
         .collect();
     each.join("; ")
-}
-
-/// An error with what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(super) fn set(root: &Path, split: &Split) -> Result<(), String> {
         let text = text(split);
         if facts::read(&path) != text {
             file::write_atomic(&path, text.as_bytes(), 0o644)
-                .map_err(|error| super::chain(&error))?;
+                .map_err(|error| mesh_types::chain(&error))?;
         }
     }
     for path in ours(root, Some(&split.network)) {

@@ -28,7 +28,7 @@ pub(super) fn gather(root: &Path) -> Facts {
         hosts: match hosts::check(root) {
             Ok(()) => Hosts::Writable,
             Err(error) => Hosts::Closed {
-                reason: super::chain(&error),
+                reason: mesh_types::chain(&error),
             },
         },
     }
