@@ -2,10 +2,11 @@
 //! link that leads to it.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::unistd::{AccessFlags, access, geteuid};
@@ -14,6 +15,9 @@ use crate::file::{self, ReadFileError};
 
 /// How often to start over because somebody else changed the file meanwhile.
 const ATTEMPTS: usize = 5;
+
+/// The most links on the way to a file, as in Linux.
+const LINKS_MAX: usize = 40;
 
 /// Why a file is not changed.
 #[derive(Debug, thiserror::Error)]
@@ -155,25 +159,62 @@ fn overwrite(target: &Path, old: &[u8], new: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The file that `path` leads to, if nobody but root, or who runs this, can make it lead elsewhere.
+/// The file that `path` leads to, if nobody but root, or who runs this, can make it lead elsewhere: where
+/// there is a link on the way, whatever the way goes through must be theirs alone.
 fn resolve(path: &Path) -> Result<PathBuf, ReplaceError> {
-    let target = fs::canonicalize(path).map_err(failed(path))?;
-    if target.starts_with("/nix/store") {
-        return Err(ReplaceError::NixStore(target));
-    }
-    let is_link = path.symlink_metadata().is_ok_and(|it| it.is_symlink());
-    if is_link {
-        for part in target.ancestors() {
-            let metadata = fs::metadata(part).map_err(failed(part))?;
-            if !is_ours_alone(&metadata) {
-                return Err(ReplaceError::Link {
-                    path: path.to_owned(),
-                    loose: part.to_owned(),
-                });
-            }
+    let mut at = PathBuf::from("/");
+    let mut ahead = components(&std::path::absolute(path).map_err(failed(path))?);
+    let mut loose = None;
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            at.pop();
+            continue;
         }
+        let next = at.join(&part);
+        let metadata = next.symlink_metadata().map_err(failed(path))?;
+        if !metadata.is_symlink() {
+            if !is_ours_alone(&metadata) {
+                loose.get_or_insert_with(|| next.clone());
+            }
+            at = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS_MAX {
+            return Err(failed(path)(io::Error::from_raw_os_error(libc::ELOOP)));
+        }
+        if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
+            loose.get_or_insert_with(|| next.clone());
+        }
+        let target = fs::read_link(&next).map_err(failed(&next))?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        ahead.extend(components(&target));
     }
-    Ok(target)
+    if at.starts_with("/nix/store") {
+        return Err(ReplaceError::NixStore(at));
+    }
+    match loose.filter(|_| links > 0) {
+        Some(loose) => Err(ReplaceError::Link {
+            path: path.to_owned(),
+            loose,
+        }),
+        None => Ok(at),
+    }
+}
+
+/// The parts of a path, the first one last.
+fn components(path: &Path) -> Vec<OsString> {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    let mut parts: Vec<_> = parts.collect();
+    parts.reverse();
+    parts
 }
 
 /// Whether only root, or who runs this, can write to it. In a directory like `/tmp`, what is there stays.

@@ -20,6 +20,9 @@ const BEGIN: &str = "# BEGIN mesh ";
 const END: &str = "# END mesh ";
 const JOINED: &str = "+newline";
 
+/// The longest line, in bytes without its end: musl reads no longer ones as a whole.
+const LINE_BYTES_MAX: usize = 1000;
+
 /// The lines between the marks, and the domain that they are of.
 pub(super) struct Lines {
     domain: String,
@@ -47,7 +50,21 @@ enum Mark<'a> {
 pub(super) fn lines(split: &Split) -> Lines {
     let mut text = String::new();
     for (address, names) in &split.names {
-        let _ = writeln!(text, "{address} {}", names.join(" "));
+        let mut length = 0;
+        for name in names {
+            // An address may be in several lines; the first of its names is in the first of them.
+            if length == 0 || length + 1 + name.len() > LINE_BYTES_MAX {
+                let end = if length == 0 { "" } else { "\n" };
+                let start = format!("{address}");
+                let _ = write!(text, "{end}{start}");
+                length = start.len();
+            }
+            let _ = write!(text, " {name}");
+            length += 1 + name.len();
+        }
+        if length > 0 {
+            text.push('\n');
+        }
     }
     Lines {
         domain: split.domain.clone(),

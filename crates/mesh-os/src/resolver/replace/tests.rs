@@ -78,6 +78,28 @@ fn a_link_that_others_can_turn_is_not_followed() {
 }
 
 #[test]
+fn a_link_in_the_middle_that_others_can_turn_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let real = dir.path().join("real");
+    fs::write(&real, "a\n").unwrap();
+    symlink(&real, open.join("turned")).unwrap();
+    let link = dir.path().join("hosts");
+    symlink("open/../open/turned", &link).unwrap();
+    let error = edit(&link, 100, append).unwrap_err();
+    assert!(
+        matches!(&error, ReplaceError::Link { loose, .. } if loose.ends_with("open")),
+        "{error}"
+    );
+    assert_eq!(fs::read(&real).unwrap(), b"a\n");
+    symlink("loop", dir.path().join("loop")).unwrap();
+    let error = edit(&dir.path().join("loop"), 100, append).unwrap_err();
+    assert!(matches!(error, ReplaceError::Io { .. }), "{error}");
+}
+
+#[test]
 fn a_file_that_changes_all_the_time_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hosts");

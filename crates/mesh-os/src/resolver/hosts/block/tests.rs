@@ -35,6 +35,26 @@ fdc3::1 cinnabar.mesh kanban.mesh
 ";
 
 #[test]
+fn many_names_of_an_address_are_in_lines_that_every_libc_reads() {
+    let mut split = crate::resolver::tests::split();
+    let names = (0..200)
+        .map(|n| format!("name-{n}.mesh"))
+        .collect::<Vec<_>>();
+    split.names = vec![("fdc3::1".parse().unwrap(), names.clone())];
+    let text = lines(&split).text;
+    assert!(
+        text.lines().all(|line| line.len() <= LINE_BYTES_MAX),
+        "{text}"
+    );
+    assert!(text.ends_with('\n') && text.starts_with("fdc3::1 name-0.mesh name-1.mesh "));
+    let told: Vec<_> = text
+        .lines()
+        .flat_map(|line| line.strip_prefix("fdc3::1 ").unwrap().split(' '))
+        .collect();
+    assert_eq!(told, names);
+}
+
+#[test]
 fn the_block_comes_after_what_is_there() {
     assert_eq!(
         applied("127.0.0.1 localhost\n"),
