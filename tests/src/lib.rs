@@ -4,6 +4,7 @@
 //! root or user namespaces, and say so where they are skipped.
 
 pub mod nix;
+pub mod page;
 
 use std::time::Duration;
 

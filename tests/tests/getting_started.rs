@@ -16,6 +16,7 @@ use std::{
 };
 
 use mesh_lab::{Lab, sandbox};
+use mesh_tests::page::blocks;
 
 /// How long one block of commands may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,36 +119,6 @@ fn describe(inventory: &str, machines: &str) -> String {
     let machines: serde_json::Map<_, _> = serde_json::from_str(&format!("{{{machines}}}")).unwrap();
     inventory.extend(machines);
     serde_json::to_string_pretty(&inventory).unwrap()
-}
-
-struct Block {
-    /// What stands behind the opening fence, such as `sh cinnabar`.
-    label: String,
-    text: String,
-}
-
-/// The page's fenced blocks that have a label.
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
-    for line in page.lines() {
-        match (&mut open, line.strip_prefix("```")) {
-            (None, Some(label)) => {
-                open = Some(Block {
-                    label: label.to_owned(),
-                    text: String::new(),
-                });
-            }
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => {
-                block.text.push_str(line);
-                block.text.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "a fence is not closed");
-    blocks
 }
 
 fn replaced(text: &str, words: &[(String, String)]) -> String {

@@ -8,11 +8,14 @@
 )]
 
 use std::{
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use mesh_lab::program_under_test;
+use mesh_tests::page::{blocks, shows};
 use tempfile::TempDir;
 
 fn workspace() -> PathBuf {
@@ -33,12 +36,12 @@ fn stripped(dir: &TempDir) -> PathBuf {
     program
 }
 
-/// Boots, puts `files` into `/opt/release`, and runs `tests/service/SCRIPT` there. `false`: this machine
-/// cannot boot a system, which is said.
-fn boot(script: &str, files: &[(&Path, &str)]) -> bool {
+/// Boots, puts `files` into `/opt/release`, runs `tests/service/SCRIPT` there, and returns what it prints. `None`:
+/// this machine cannot boot a system, which is said.
+fn boot(script: &str, files: &[(&Path, &str)]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
         println!("skipped: booting a system needs root and /dev/net/tun");
-        return false;
+        return None;
     }
     let scripts = workspace().join("tests/service");
     let mut command = Command::new("bash");
@@ -63,7 +66,7 @@ fn boot(script: &str, files: &[(&Path, &str)]) -> bool {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    true
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]
@@ -95,7 +98,63 @@ fn the_debian_package_installs_upgrades_and_purges() {
     );
 }
 
+#[test]
+fn the_commands_of_the_page_do_what_it_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = stripped(&dir);
+    let release = env!("CARGO_PKG_VERSION");
+    let packages = ["deb", "tarball"].map(|kind| package_as(kind, &program, release, dir.path()));
+    let page = fs::read_to_string(workspace().join("docs/install.md")).unwrap();
+    let machine = std::env::consts::ARCH;
+    let page = page.replace("x86_64", machine);
+    let page = match machine {
+        "aarch64" => page.replace("amd64", "arm64"),
+        _ => page,
+    };
+    let blocks = blocks(&page);
+    let mut files: Vec<(PathBuf, String)> = vec![(program, "mesh".to_owned())];
+    for package in packages {
+        let name = package.file_name().unwrap().to_str().unwrap().to_owned();
+        files.push((package, name));
+    }
+    for (number, block) in blocks.iter().enumerate() {
+        if let Some(section) = block.label.strip_prefix("sh ") {
+            let name = format!("block-{number:02}-{section}");
+            fs::write(dir.path().join(&name), &block.text).unwrap();
+            files.push((dir.path().join(&name), name));
+        }
+    }
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, name)| (path.as_path(), name.as_str()))
+        .collect();
+    let Some(printed) = boot("page.sh", &files) else {
+        return;
+    };
+    let printed: BTreeMap<&str, &str> = printed
+        .split("@@ ")
+        .filter_map(|part| part.split_once('\n'))
+        .collect();
+    let mut output = None;
+    for (number, block) in blocks.iter().enumerate() {
+        if block.label.starts_with("sh ") {
+            output = Some(printed[format!("{number:02}").as_str()]);
+        } else if block.label == "text" {
+            let output = output.expect("a command above what it prints");
+            assert!(
+                shows(&block.text, output),
+                "docs/install.md shows:\n{}\nprinted:\n{output}",
+                block.text
+            );
+        }
+    }
+}
+
 fn package(program: &Path, version: &str, out: &Path) -> PathBuf {
+    package_as("deb", program, version, out)
+}
+
+fn package_as(kind: &str, program: &Path, version: &str, out: &Path) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(workspace())
@@ -106,7 +165,7 @@ fn package(program: &Path, version: &str, out: &Path) -> PathBuf {
             "xtask",
             "--",
             "package",
-            "deb",
+            kind,
         ])
         // Compressing well is what takes the time.
         .args(["--version", version, "--level", "0", "--program"])

@@ -40,7 +40,8 @@ pub(super) fn make(source: &Source) -> anyhow::Result<PathBuf> {
     // Without name and time in its header.
     output(
         Command::new("gzip")
-            .args(["--best", "--no-name"])
+            // gzip has no level without compression.
+            .args([format!("-{}", source.level.max(1)), "--no-name".to_owned()])
             .arg(&archive),
     )?;
     let made = source.out_dir.join(format!("{name}.tar.gz"));
