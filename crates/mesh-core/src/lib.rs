@@ -33,6 +33,7 @@ mod replay;
 mod session;
 mod stamps;
 mod time;
+mod via;
 
 pub use engine::{
     Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received,
@@ -44,3 +45,4 @@ pub use noise::{Protocol, SelfTestError, self_test};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};
+pub use via::{Remote, StreamId, Via};

@@ -1,8 +1,9 @@
-//! Every byte format of the mesh: WireGuard's messages, the agents' own packets inside the tunnel, and
-//! the messages of the control channel.
+//! Every byte format of the mesh: WireGuard's messages, the agents' own packets inside the tunnel, what
+//! moons relay, and the messages of the control channel.
 //!
 //! Pure: bytes in, values out, and back. A parser never panics and never allocates more than its input.
 
 pub mod control;
+pub mod relay;
 pub mod tunnel;
 pub mod wireguard;

@@ -13,13 +13,21 @@
 //! | kind | body |
 //! |---|---|
 //! | 1 echo request | 8 bytes id, 8 bytes the sender's wall clock in milliseconds since 1970 |
-//! | 2 echo reply | 8 bytes id of the request, 8 bytes the replier's wall clock |
+//! | 2 echo reply | 8 bytes id of the request, 8 bytes the replier's wall clock, 18 bytes endpoint |
 //! | 3 epoch notice | 8 bytes serial of the sender's roster, 32 bytes SHA-256 of its head |
+//! | 4 candidates | 1 byte 1 if the receiver's are asked for, 1 byte number, 2 bytes zero, 18 bytes each endpoint |
+//! | 5 relay request | 8 bytes id, 32 bytes zero: no shorter than its answer |
+//! | 6 relay grant | 8 bytes id of the request, 8 bytes token, 18 bytes endpoint |
+//! | 7 relay refusal | 8 bytes id of the request, 1 byte reason |
+//!
+//! An endpoint is 16 bytes of IPv6 address, an IPv4 address mapped into it (RFC 4291 section 2.5.5.2), and 2
+//! bytes of port. In the answers it is where the request came from, as the answerer sees it; all zero means
+//! that this was no UDP endpoint of the sender's.
 //!
 //! A longer body than a reader knows is allowed: the rest is ignored. Another version or an unknown kind
 //! is passed over. The packets speak only for the peer whose session carried them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// UDP port of both ends, the number of the agent's own port on the underlay.
 pub const PORT: u16 = mesh_types::AGENT_PORT;
@@ -28,7 +36,12 @@ pub const PORT: u16 = mesh_types::AGENT_PORT;
 pub const VERSION: u8 = 1;
 
 /// The longest packet that [`emit`] makes, in bytes.
-pub const PACKET_BYTES_MAX: usize = BODY_OFFSET + 40;
+pub const PACKET_BYTES_MAX: usize = BODY_OFFSET + 4 + CANDIDATES_MAX * ENDPOINT_BYTES;
+
+/// The most endpoints in one message; further ones are passed over.
+pub const CANDIDATES_MAX: usize = 16;
+
+const ENDPOINT_BYTES: usize = 18;
 
 const IPV6_HEADER_BYTES: usize = 40;
 const UDP_HEADER_BYTES: usize = 8;
@@ -39,9 +52,13 @@ const BODY_OFFSET: usize = PAYLOAD_OFFSET + 4;
 const KIND_ECHO_REQUEST: u8 = 1;
 const KIND_ECHO_REPLY: u8 = 2;
 const KIND_EPOCH_NOTICE: u8 = 3;
+const KIND_CANDIDATES: u8 = 4;
+const KIND_RELAY_REQUEST: u8 = 5;
+const KIND_RELAY_GRANT: u8 = 6;
+const KIND_RELAY_REFUSAL: u8 = 7;
 
 /// One packet between two agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunnelMessage {
     /// Asks for an [`TunnelMessage::EchoReply`] at once.
     EchoRequest {
@@ -56,6 +73,9 @@ pub enum TunnelMessage {
         id: u64,
         /// The replier's wall clock when it sent this, in milliseconds since 1970.
         wall_millis: u64,
+        /// Where the request came from; `None`: not by UDP from the sender itself, or the replier does
+        /// not say.
+        observed: Option<SocketAddr>,
     },
     /// Tells which roster the sender holds: a reason to fetch, never a floor.
     EpochNotice {
@@ -64,6 +84,63 @@ pub enum TunnelMessage {
         /// SHA-256 of its head.
         head_hash: [u8; 32],
     },
+    /// Tells where the sender may be reached by UDP.
+    Candidates {
+        /// Whether the receiver's are asked for in return.
+        tell_yours: bool,
+        /// At most [`CANDIDATES_MAX`].
+        endpoints: Vec<SocketAddr>,
+    },
+    /// Asks a moon to relay for the sender, at the address that this comes from.
+    RelayRequest {
+        /// Chosen by the sender.
+        id: u64,
+    },
+    /// The moon relays what comes with this token from the address that the request came from.
+    RelayGrant {
+        /// From the request.
+        id: u64,
+        /// What frames of the sender carry.
+        token: u64,
+        /// Where the request came from; `None`: not by UDP.
+        observed: Option<SocketAddr>,
+    },
+    /// The receiver of the request does not relay for the sender.
+    RelayRefusal {
+        /// From the request.
+        id: u64,
+        /// Why.
+        reason: RelayRefused,
+    },
+}
+
+/// Why a member does not relay for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayRefused {
+    /// It is no moon, by its own roster.
+    NoMoon,
+    /// It has as many clients as it can serve.
+    Full,
+    /// A reason of a later release.
+    Other(u8),
+}
+
+impl RelayRefused {
+    const fn code(self) -> u8 {
+        match self {
+            Self::NoMoon => 1,
+            Self::Full => 2,
+            Self::Other(code) => code,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::NoMoon,
+            2 => Self::Full,
+            code => Self::Other(code),
+        }
+    }
 }
 
 /// Why a packet is none that this release understands.
@@ -93,12 +170,47 @@ pub fn emit(message: TunnelMessage, agent_address: Ipv6Addr) -> Vec<u8> {
         TunnelMessage::EchoRequest { id, wall_millis } => {
             (KIND_ECHO_REQUEST, two_words(id, wall_millis))
         }
-        TunnelMessage::EchoReply { id, wall_millis } => {
-            (KIND_ECHO_REPLY, two_words(id, wall_millis))
+        TunnelMessage::EchoReply {
+            id,
+            wall_millis,
+            observed,
+        } => {
+            let mut body = two_words(id, wall_millis);
+            body.extend(emit_endpoint(observed));
+            (KIND_ECHO_REPLY, body)
         }
         TunnelMessage::EpochNotice { serial, head_hash } => (
             KIND_EPOCH_NOTICE,
             [serial.to_be_bytes().as_slice(), &head_hash].concat(),
+        ),
+        TunnelMessage::Candidates {
+            tell_yours,
+            endpoints,
+        } => {
+            let told = endpoints.len().min(CANDIDATES_MAX);
+            let number = u8::try_from(told).expect("at most CANDIDATES_MAX");
+            let mut body = vec![u8::from(tell_yours), number, 0, 0];
+            for endpoint in &endpoints[..told] {
+                body.extend(emit_endpoint(Some(*endpoint)));
+            }
+            (KIND_CANDIDATES, body)
+        }
+        TunnelMessage::RelayRequest { id } => (
+            KIND_RELAY_REQUEST,
+            [id.to_be_bytes().as_slice(), &[0; 32]].concat(),
+        ),
+        TunnelMessage::RelayGrant {
+            id,
+            token,
+            observed,
+        } => {
+            let mut body = two_words(id, token);
+            body.extend(emit_endpoint(observed));
+            (KIND_RELAY_GRANT, body)
+        }
+        TunnelMessage::RelayRefusal { id, reason } => (
+            KIND_RELAY_REFUSAL,
+            [id.to_be_bytes().as_slice(), &[reason.code()]].concat(),
         ),
     };
     let udp_bytes = u16::try_from(UDP_HEADER_BYTES + 4 + body.len())
@@ -160,7 +272,12 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
         }
         KIND_ECHO_REPLY => {
             let (id, wall_millis) = parse_two_words(body)?;
-            Ok(TunnelMessage::EchoReply { id, wall_millis })
+            let observed = body[16..].first_chunk().and_then(parse_endpoint);
+            Ok(TunnelMessage::EchoReply {
+                id,
+                wall_millis,
+                observed,
+            })
         }
         KIND_EPOCH_NOTICE => {
             let (serial, rest) = body.split_first_chunk().ok_or(ParseError::Malformed)?;
@@ -168,6 +285,43 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
             Ok(TunnelMessage::EpochNotice {
                 serial: u64::from_be_bytes(*serial),
                 head_hash: *head_hash,
+            })
+        }
+        KIND_CANDIDATES => {
+            let ([flags, number, _, _], list) =
+                body.split_first_chunk().ok_or(ParseError::Malformed)?;
+            let number = usize::from(*number);
+            let list = list
+                .get(..number * ENDPOINT_BYTES)
+                .ok_or(ParseError::Malformed)?;
+            Ok(TunnelMessage::Candidates {
+                tell_yours: flags & 1 == 1,
+                endpoints: list
+                    .chunks_exact(ENDPOINT_BYTES)
+                    .filter_map(|endpoint| parse_endpoint(endpoint.first_chunk()?))
+                    .take(CANDIDATES_MAX)
+                    .collect(),
+            })
+        }
+        KIND_RELAY_REQUEST => {
+            let (id, _) = parse_word(body)?;
+            Ok(TunnelMessage::RelayRequest { id })
+        }
+        KIND_RELAY_GRANT => {
+            let (id, token) = parse_two_words(body)?;
+            let observed = body[16..].first_chunk().ok_or(ParseError::Malformed)?;
+            Ok(TunnelMessage::RelayGrant {
+                id,
+                token,
+                observed: parse_endpoint(observed),
+            })
+        }
+        KIND_RELAY_REFUSAL => {
+            let (id, rest) = parse_word(body)?;
+            let reason = rest.first().ok_or(ParseError::Malformed)?;
+            Ok(TunnelMessage::RelayRefusal {
+                id,
+                reason: RelayRefused::from_code(*reason),
             })
         }
         kind => Err(ParseError::Unknown { version, kind }),
@@ -202,9 +356,34 @@ fn two_words(first: u64, second: u64) -> Vec<u8> {
 }
 
 fn parse_two_words(body: &[u8]) -> Result<(u64, u64), ParseError> {
-    let (first, rest) = body.split_first_chunk().ok_or(ParseError::Malformed)?;
-    let second = rest.first_chunk().ok_or(ParseError::Malformed)?;
-    Ok((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
+    let (first, rest) = parse_word(body)?;
+    let (second, _) = parse_word(rest)?;
+    Ok((first, second))
+}
+
+fn parse_word(body: &[u8]) -> Result<(u64, &[u8]), ParseError> {
+    let (word, rest) = body.split_first_chunk().ok_or(ParseError::Malformed)?;
+    Ok((u64::from_be_bytes(*word), rest))
+}
+
+fn emit_endpoint(endpoint: Option<SocketAddr>) -> [u8; ENDPOINT_BYTES] {
+    let mut bytes = [0; ENDPOINT_BYTES];
+    if let Some(endpoint) = endpoint {
+        let address = match endpoint.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        bytes[..16].copy_from_slice(&address.octets());
+        bytes[16..].copy_from_slice(&endpoint.port().to_be_bytes());
+    }
+    bytes
+}
+
+/// `None` if nothing can be sent there: no address or no port.
+fn parse_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> Option<SocketAddr> {
+    let address = Ipv6Addr::from(*bytes.first_chunk::<16>()?).to_canonical();
+    let port = u16::from_be_bytes(*bytes.last_chunk()?);
+    (port != 0 && !address.is_unspecified()).then(|| SocketAddr::new(address, port))
 }
 
 /// The UDP checksum of an IPv6 packet without extension headers (RFC 8200 section 8.1, RFC 1071): zero
@@ -253,13 +432,43 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_of_a_moon_is_no_longer_than_the_question() {
+        let grant = TunnelMessage::RelayGrant {
+            id: 1,
+            token: 2,
+            observed: None,
+        };
+        let request = TunnelMessage::RelayRequest { id: 1 };
+        assert!(emit(grant, agent()).len() <= emit(request, agent()).len());
+    }
+
+    #[test]
+    fn an_echo_reply_of_an_earlier_release_is_read() {
+        let mut packet = emit(TunnelMessage::RelayRequest { id: 7 }, agent());
+        packet.truncate(BODY_OFFSET + 16);
+        packet[49] = KIND_ECHO_REPLY;
+        let bytes = u16::try_from(packet.len() - IPV6_HEADER_BYTES).unwrap();
+        packet[4..6].copy_from_slice(&bytes.to_be_bytes());
+        packet[44..46].copy_from_slice(&bytes.to_be_bytes());
+        packet[46..48].copy_from_slice(&[0, 0]);
+        let sum = checksum(&packet).to_be_bytes();
+        packet[46..48].copy_from_slice(&sum);
+        let reply = TunnelMessage::EchoReply {
+            id: 7,
+            wall_millis: 0,
+            observed: None,
+        };
+        assert_eq!(parse(&packet, agent()), Ok(reply));
+    }
+
+    #[test]
     fn a_later_version_or_kind_is_told_apart_from_damage() {
         let notice = TunnelMessage::EpochNotice {
             serial: 7,
             head_hash: [9; 32],
         };
         let with = |offset: usize, byte: u8| {
-            let mut packet = emit(notice, agent());
+            let mut packet = emit(notice.clone(), agent());
             packet[offset] = byte;
             packet[46..48].copy_from_slice(&[0, 0]);
             let sum = checksum(&packet).to_be_bytes();
@@ -280,7 +489,7 @@ mod tests {
                 kind: 9
             })
         );
-        let mut damaged = emit(notice, agent());
+        let mut damaged = emit(notice.clone(), agent());
         damaged[60] ^= 1;
         assert_eq!(parse(&damaged, agent()), Err(ParseError::Malformed));
     }
@@ -291,6 +500,7 @@ mod tests {
             TunnelMessage::EchoReply {
                 id: 1,
                 wall_millis: 2,
+                observed: None,
             },
             agent(),
         );
@@ -306,28 +516,67 @@ mod tests {
         assert!(!concerns_agents(&packet[..39], agent()));
     }
 
+    fn any_endpoint() -> impl Strategy<Value = SocketAddr> {
+        (any::<bool>(), any::<[u8; 16]>(), 1..=u16::MAX).prop_map(|(v4, octets, port)| {
+            let address = if v4 {
+                let [a, b, c, ..] = octets;
+                IpAddr::from([a | 1, a, b, c])
+            } else {
+                let mut octets = octets;
+                octets[0] = 0x20;
+                IpAddr::from(octets)
+            };
+            SocketAddr::new(address, port)
+        })
+    }
+
     fn any_message() -> impl Strategy<Value = TunnelMessage> {
         prop_oneof![
             any::<(u64, u64)>()
                 .prop_map(|(id, wall_millis)| TunnelMessage::EchoRequest { id, wall_millis }),
-            any::<(u64, u64)>()
-                .prop_map(|(id, wall_millis)| TunnelMessage::EchoReply { id, wall_millis }),
+            (any::<(u64, u64)>(), prop::option::of(any_endpoint())).prop_map(
+                |((id, wall_millis), observed)| TunnelMessage::EchoReply {
+                    id,
+                    wall_millis,
+                    observed,
+                }
+            ),
             any::<(u64, [u8; 32])>()
                 .prop_map(|(serial, head_hash)| TunnelMessage::EpochNotice { serial, head_hash }),
+            (
+                any::<bool>(),
+                prop::collection::vec(any_endpoint(), 0..=CANDIDATES_MAX)
+            )
+                .prop_map(|(tell_yours, endpoints)| TunnelMessage::Candidates {
+                    tell_yours,
+                    endpoints,
+                }),
+            any::<u64>().prop_map(|id| TunnelMessage::RelayRequest { id }),
+            (any::<(u64, u64)>(), prop::option::of(any_endpoint())).prop_map(
+                |((id, token), observed)| TunnelMessage::RelayGrant {
+                    id,
+                    token,
+                    observed,
+                }
+            ),
+            any::<(u64, u8)>().prop_map(|(id, code)| TunnelMessage::RelayRefusal {
+                id,
+                reason: RelayRefused::from_code(code),
+            }),
         ]
     }
 
     proptest! {
         #[test]
         fn messages_survive_their_bytes_and_padding(message in any_message(), padding in 0usize..16) {
-            let mut packet = emit(message, agent());
+            let mut packet = emit(message.clone(), agent());
             prop_assert!(packet.len() <= PACKET_BYTES_MAX);
             packet.resize(packet.len() + padding, 0);
             prop_assert_eq!(parse(&packet, agent()), Ok(message));
         }
 
         #[test]
-        fn a_cut_packet_is_refused(message in any_message(), keep in 0usize..92) {
+        fn a_cut_packet_is_refused(message in any_message(), keep in 0usize..PACKET_BYTES_MAX) {
             let packet = emit(message, agent());
             let keep = keep.min(packet.len() - 1);
             prop_assert!(parse(&packet[..keep], agent()).is_err());
@@ -335,7 +584,7 @@ mod tests {
 
         #[test]
         fn no_packet_panics(tail in prop::collection::vec(any::<u8>(), 0..100)) {
-            let mut packet = emit(TunnelMessage::EchoReply { id: 1, wall_millis: 2 }, agent());
+            let mut packet = emit(TunnelMessage::RelayRequest { id: 1 }, agent());
             packet.truncate(40);
             packet.extend(tail);
             let _ = parse(&packet, agent());

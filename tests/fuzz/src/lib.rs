@@ -40,7 +40,7 @@ pub fn wireguard(bytes: &[u8]) {
 pub fn tunnel(bytes: &[u8]) {
     let address = Network::agent_address();
     if let Ok(message) = tunnel::parse(bytes, address) {
-        let emitted = tunnel::emit(message, address);
+        let emitted = tunnel::emit(message.clone(), address);
         assert_eq!(tunnel::parse(&emitted, address), Ok(message));
     }
     let _ = tunnel::concerns_agents(bytes, address);

@@ -116,11 +116,14 @@ impl Peer {
                 let reply = TunnelMessage::EchoReply {
                     id,
                     wall_millis: now.wall.as_millis(),
+                    observed: None,
                 };
                 self.say(reply, Sent::Quiet, context, now);
                 self.compare_clocks(wall_millis, context, now);
             }
-            TunnelMessage::EchoReply { id, wall_millis } => {
+            TunnelMessage::EchoReply {
+                id, wall_millis, ..
+            } => {
                 self.handle_echo_reply(id, context, now);
                 self.compare_clocks(wall_millis, context, now);
             }
@@ -134,6 +137,11 @@ impl Peer {
                     head_hash,
                 });
             }
+            // The work on paths acts on these.
+            TunnelMessage::Candidates { .. }
+            | TunnelMessage::RelayRequest { .. }
+            | TunnelMessage::RelayGrant { .. }
+            | TunnelMessage::RelayRefusal { .. } => {}
         }
     }
 
