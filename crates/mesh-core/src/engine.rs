@@ -2,9 +2,11 @@ mod agents;
 mod context;
 mod handover;
 mod handshakes;
+mod moons;
 mod output;
 mod peer;
 mod timers;
+mod ways;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -14,12 +16,12 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::wireguard::is_data;
+use mesh_wire::{relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Forwarding, Now, Opened, Protocol, Refusal, Stamp, allowed_ips::AllowedIps, cookie::Gate,
-    packet::ip_header,
+    Forwarding, Now, Opened, PathView, Protocol, Refusal, Remote, Stamp, Via,
+    allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
 };
 use context::Context;
 pub use handover::{TakeOverError, TakenOver};
@@ -163,12 +165,17 @@ impl Engine {
             peer.remove(&mut self.context);
         }
         self.context.publish();
+        self.for_each_peer(now, |peer, context| {
+            peer.moons_changed(context, now.instant)
+        });
+        self.publish_moons(now);
         self.attend(now);
     }
 
-    /// Sets where a peer may be reached. A handshake that waits for an answer is sent there at once.
+    /// Hears where a peer may be reached. A handshake that waits for an answer is sent there at once, and a
+    /// way that is new is probed if there is a session.
     ///
-    /// At most 16 endpoints are kept, the first of the list, and none that is a peer's address inside the
+    /// At most 16 endpoints are taken, the first of the list, and none that is a peer's address inside the
     /// mesh. An unknown key is passed over.
     pub fn set_candidates(
         &mut self,
@@ -176,29 +183,67 @@ impl Engine {
         mut candidates: Vec<SocketAddr>,
         now: Now,
     ) {
-        candidates.retain(|candidate| !self.context.forwarding.is_inside(*candidate));
+        candidates.retain(|candidate| !self.context.forwarding.is_inside((*candidate).into()));
         candidates.truncate(CANDIDATES_MAX);
         self.with_peer(key.as_bytes(), now, |peer, context| {
-            peer.set_candidates(candidates, context);
+            peer.set_candidates(candidates, context, now);
         });
     }
 
-    /// Takes a datagram from the network, changing it in place. `from` must be in canonical form.
+    /// Sets the endpoints of this node, to be told to peers inside their sessions. What moons see is added.
+    pub fn set_own_endpoints(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
+        if self.context.own_endpoints == endpoints {
+            return;
+        }
+        self.context.own_endpoints = endpoints;
+        self.for_each_peer(now, |peer, context| {
+            peer.tell_candidates(false, context, now);
+        });
+    }
+
+    /// Sets which peers are asked to relay for this node; keys that are no peer's are passed over. To be
+    /// called again after [`Engine::set_peers`].
+    pub fn set_moons(&mut self, moons: &[WireguardPublicKey], now: Now) {
+        let moons: BTreeSet<PeerId> = moons.iter().map(|moon| *moon.as_bytes()).collect();
+        self.for_each_peer(now, |peer, context| {
+            let is_moon = peer.speaks_mesh() && moons.contains(peer.link.peer.as_bytes());
+            peer.set_moon(is_moon, context, now.instant);
+        });
+    }
+
+    /// The ways to a peer, for people; none if the key is no peer's.
+    pub fn paths(&self, key: &WireguardPublicKey) -> Vec<PathView> {
+        self.peers
+            .get(key.as_bytes())
+            .map(|peer| peer.paths.view())
+            .unwrap_or_default()
+    }
+
+    /// Takes a datagram from the network, changing it in place.
     pub fn handle_datagram<'a>(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &'a mut [u8],
         now: Now,
     ) -> Received<'a> {
+        let Some((via, offset)) = self.context.forwarding.unwrap(from, datagram) else {
+            return Received::Refused(Refusal::NotRelayed);
+        };
+        let datagram = &mut datagram[offset..];
         if !is_data(datagram) {
-            let outcome = self.handle_handshake(from, datagram, now);
+            let outcome = match via {
+                Via::Relay(moon) if is_frame(datagram) => {
+                    self.handle_notice(moon.as_bytes(), datagram, now)
+                }
+                Via::Relay(_) | Via::Direct(_) => self.handle_handshake(via, datagram, now),
+            };
             self.context.publish();
             return match outcome {
                 Ok(()) => Received::Consumed,
                 Err(refusal) => Received::Refused(refusal),
             };
         }
-        match self.forwarding().open(from, datagram, now.instant) {
+        match self.forwarding().open_data(via, datagram, now.instant) {
             Opened::Packet { peer, packet } => {
                 self.touch(peer.as_bytes(), now);
                 Received::Packet { peer, packet }
@@ -207,8 +252,8 @@ impl Engine {
                 self.touch(peer.as_bytes(), now);
                 Received::Consumed
             }
-            Opened::Agent { peer, packet } => {
-                self.handle_agent_packet(&peer, packet, now);
+            Opened::Agent { peer, via, packet } => {
+                self.handle_agent_packet(&peer, via, packet, now);
                 Received::Consumed
             }
             Opened::ForEngine => Received::Refused(Refusal::Malformed),
@@ -240,11 +285,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Acts on a packet between agents that [`Forwarding::open`] gave out.
-    pub fn handle_agent_packet(&mut self, key: &WireguardPublicKey, packet: &[u8], now: Now) {
+    /// Acts on a packet between agents that [`Forwarding::open`] gave out, which came by `via`.
+    pub fn handle_agent_packet(
+        &mut self,
+        key: &WireguardPublicKey,
+        via: Via,
+        packet: &[u8],
+        now: Now,
+    ) {
         self.with_peer(key.as_bytes(), now, |peer, context| {
-            peer.handle_agent_packet(packet, context, now);
+            peer.handle_agent_packet(via, packet, context, now);
         });
+        self.publish_moons(now);
     }
 
     /// Sends an echo request inside the tunnel, after a handshake if there is no session. The answer is
@@ -298,6 +350,7 @@ impl Engine {
         {
             self.touch(&id, now);
         }
+        self.publish_moons(now);
     }
 
     /// When [`Engine::handle_timeout`] is to be called next; `None`: nothing is scheduled.

@@ -1,7 +1,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,11 +10,15 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::wireguard::{DataHeader, is_data};
+use mesh_wire::{
+    relay,
+    wireguard::{DataHeader, is_data},
+};
 
 use crate::{
+    Remote, Via,
     allowed_ips::AllowedIps,
-    link::{Link, Sent},
+    link::{Link, Sent, Way},
     packet::ip_header,
     replay::Order,
     session::{OpenFailure, SealError, Session},
@@ -32,7 +36,18 @@ pub struct Forwarding {
     agent_address: Ipv6Addr,
     routes: ArcSwap<AllowedIps<Arc<Link>>>,
     sessions: ArcSwap<SessionTable>,
+    moons: ArcSwap<Vec<OpenMoon>>,
     attention: Arc<AtomicBool>,
+}
+
+/// A moon that relays for this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpenMoon {
+    pub(crate) key: WireguardPublicKey,
+    /// Where it is.
+    pub(crate) remote: Remote,
+    /// What frames to and from it carry.
+    pub(crate) token: u64,
 }
 
 /// Sessions by the index that we gave them.
@@ -51,6 +66,7 @@ impl Forwarding {
             agent_address,
             routes: ArcSwap::from_pointee(AllowedIps::new([])),
             sessions: ArcSwap::from_pointee(SessionTable::default()),
+            moons: ArcSwap::default(),
             attention: Arc::default(),
         }
     }
@@ -65,24 +81,52 @@ impl Forwarding {
             return None;
         }
         let link = self.routes.load().lookup(header.destination)?.clone();
-        let endpoint = link.endpoint()?;
+        let way = link.way()?;
         let session = link.current.load_full()?;
         Some(Route {
             link,
             session,
-            endpoint,
+            way,
             source: header.source,
             destination: header.destination,
         })
     }
 
     /// Opens a datagram from the network in place.
-    ///
-    /// `from` must be in canonical form: an IPv4 address as such, not mapped into IPv6.
-    pub fn open<'a>(&self, from: SocketAddr, datagram: &'a mut [u8], now: Instant) -> Opened<'a> {
-        if !is_data(datagram) {
+    pub fn open<'a>(&self, from: Remote, datagram: &'a mut [u8], now: Instant) -> Opened<'a> {
+        let Some((via, offset)) = self.unwrap(from, datagram) else {
+            return Opened::Refused(Refusal::NotRelayed);
+        };
+        let relayed = &mut datagram[offset..];
+        if !is_data(relayed) {
             return Opened::ForEngine;
         }
+        self.open_data(via, relayed, now)
+    }
+
+    /// The way that a datagram came, and where in it WireGuard's message begins; `None` for a frame that
+    /// comes from no moon which relays for this node. A moon's notice begins where it begins.
+    pub(crate) fn unwrap(&self, from: Remote, datagram: &[u8]) -> Option<(Via, usize)> {
+        if !relay::is_frame(datagram) {
+            return Some((Via::Direct(from), 0));
+        }
+        let (header, offset) = match relay::parse(datagram)? {
+            relay::Frame::Data(header) => (header, relay::HEADER_BYTES),
+            relay::Frame::Notice(_, header) => (header, 0),
+        };
+        let moons = self.moons.load();
+        let moon = moons
+            .iter()
+            .find(|moon| moon.token == header.token && moon.remote == from)?;
+        Some((Via::Relay(moon.key), offset))
+    }
+
+    pub(crate) fn open_data<'a>(
+        &self,
+        via: Via,
+        datagram: &'a mut [u8],
+        now: Instant,
+    ) -> Opened<'a> {
         let Some(header) = DataHeader::parse(datagram) else {
             return Opened::Refused(Refusal::Malformed);
         };
@@ -98,7 +142,7 @@ impl Forwarding {
             Err(OpenFailure::Replayed) => return Opened::Refused(Refusal::Replayed),
         };
         link.note_authentic(bytes);
-        self.learn_endpoint(link, session, order, from);
+        self.learn_way(link, session, order, via);
         if session.confirm() {
             link.raise();
         }
@@ -109,7 +153,7 @@ impl Forwarding {
         {
             link.raise();
         }
-        self.judge(link, packet, now)
+        self.judge(link, via, packet, now)
     }
 
     /// Whether the engine's owner has to call [`Engine::handle_timeout`](crate::Engine::handle_timeout)
@@ -134,12 +178,22 @@ impl Forwarding {
         self.sessions.store(Arc::new(sessions));
     }
 
+    pub(crate) fn set_moons(&self, moons: Vec<OpenMoon>) {
+        self.moons.store(Arc::new(moons));
+    }
+
     pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Link>> {
         self.routes.load().lookup(address).cloned()
     }
 
     /// Decides where the packet of an authentic message goes.
-    fn judge<'a>(&self, link: &Arc<Link>, packet: &'a mut [u8], now: Instant) -> Opened<'a> {
+    fn judge<'a>(
+        &self,
+        link: &Arc<Link>,
+        via: Via,
+        packet: &'a mut [u8],
+        now: Instant,
+    ) -> Opened<'a> {
         let peer = link.peer;
         if packet.is_empty() {
             return Opened::Keepalive { peer };
@@ -151,7 +205,7 @@ impl Forwarding {
             if !link.speaks_mesh || header.source != header.destination {
                 return Opened::Refused(Refusal::AgentAddress);
             }
-            return Opened::Agent { peer, packet };
+            return Opened::Agent { peer, via, packet };
         }
         link.note_data_received(now);
         let allowed = self
@@ -168,25 +222,38 @@ impl Forwarding {
         }
     }
 
-    /// Roams the peer to where its newest packet comes from. A packet that was overtaken, or that
-    /// belongs to an older session, says nothing about where the peer is.
-    fn learn_endpoint(&self, link: &Link, session: &Arc<Session>, order: Order, from: SocketAddr) {
-        if order == Order::Late || link.endpoint() == Some(from) || self.is_inside(from) {
+    /// Notes by which way the newest packet came. A peer with stock WireGuard roams there at once; for a
+    /// mesh peer the engine proves the way first. A packet that was overtaken, or that belongs to an older
+    /// session, says nothing about where the peer is.
+    fn learn_way(&self, link: &Link, session: &Arc<Session>, order: Order, via: Via) {
+        if order == Order::Late {
             return;
         }
-        let current = link.current.load();
-        let superseded = current.as_ref().is_some_and(|current| {
-            !Arc::ptr_eq(current, session) && current.established > session.established
-        });
-        if !superseded {
-            link.set_endpoint(from);
+        if link.via() != Some(via) {
+            let current = link.current.load();
+            let superseded = current.as_ref().is_some_and(|current| {
+                !Arc::ptr_eq(current, session) && current.established > session.established
+            });
+            if superseded || self.is_inside(via) {
+                return;
+            }
+        }
+        if link.speaks_mesh {
+            link.note_way(via);
+        } else if let Via::Direct(remote) = via {
+            link.set_way(Some(Way {
+                via,
+                remote,
+                header: None,
+            }));
         }
     }
 
     /// Whether an endpoint is a peer's address inside the mesh: a tunnel that led there would lead
     /// through itself.
-    pub(crate) fn is_inside(&self, endpoint: SocketAddr) -> bool {
-        self.routes.load().has_host(endpoint.ip())
+    pub(crate) fn is_inside(&self, via: Via) -> bool {
+        via.udp()
+            .is_some_and(|endpoint| self.routes.load().has_host(endpoint.ip()))
     }
 
     fn is_agents(&self, address: IpAddr) -> bool {
@@ -214,6 +281,8 @@ pub enum Opened<'a> {
     Agent {
         /// Whose session carried it.
         peer: WireguardPublicKey,
+        /// The way it came.
+        via: Via,
         /// The IP packet, perhaps with padding.
         packet: &'a [u8],
     },
@@ -245,6 +314,9 @@ pub enum Refusal {
     /// The agents' own address, from a peer that has no agent or in one direction only.
     #[error("the agents' address in a packet that is not between agents")]
     AgentAddress,
+    /// A relay's frame that is malformed, or of no moon that relays for this node.
+    #[error("a relay's frame from no moon of this node")]
+    NotRelayed,
     /// A handshake that came through the mesh.
     #[error("a handshake from an address inside the mesh")]
     Inside,
@@ -260,7 +332,7 @@ pub enum Refusal {
 pub struct Route {
     link: Arc<Link>,
     session: Arc<Session>,
-    endpoint: SocketAddr,
+    way: Arc<Way>,
     source: IpAddr,
     destination: IpAddr,
 }
@@ -272,8 +344,13 @@ impl Route {
     }
 
     /// Where the sealed packets go.
-    pub const fn endpoint(&self) -> SocketAddr {
-        self.endpoint
+    pub fn remote(&self) -> Remote {
+        self.way.remote
+    }
+
+    /// What stands in front of each sealed packet, if a moon is to relay it.
+    pub fn relay_header(&self) -> Option<&[u8; relay::HEADER_BYTES]> {
+        self.way.header.as_ref()
     }
 
     /// Whether another packet of the same batch takes this way: same addresses as the one routed.

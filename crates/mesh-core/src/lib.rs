@@ -29,6 +29,7 @@ mod link;
 pub mod names;
 mod noise;
 mod packet;
+mod paths;
 mod replay;
 mod session;
 mod stamps;
@@ -42,6 +43,7 @@ pub use engine::{
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use noise::{Protocol, SelfTestError, self_test};
+pub use paths::{Origin, PathView};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};

@@ -1,15 +1,13 @@
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::relay;
 
-use crate::{handover::PeerRecord, session::Session};
+use crate::{Remote, Via, handover::PeerRecord, session::Session};
 
 /// What the data threads and the engine share about one peer.
 ///
@@ -20,8 +18,11 @@ pub(crate) struct Link {
     pub(crate) speaks_mesh: bool,
     /// The session to send on.
     pub(crate) current: ArcSwapOption<Session>,
-    /// Where the newest authentic packet came from.
-    endpoint: ArcSwap<Option<SocketAddr>>,
+    /// The way that packets take.
+    way: ArcSwapOption<Way>,
+    /// Packets come by another way; which one, in the mutex, that is locked only when this changes.
+    elsewhere: AtomicBool,
+    heard: Mutex<Option<Via>>,
     /// The engine has to look at this peer.
     attention: AtomicBool,
     /// Raised together with `attention`; shared by all peers.
@@ -40,6 +41,16 @@ pub(crate) struct Link {
     pub(crate) owes: Watched,
 }
 
+/// A way, ready for use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) via: Via,
+    /// Where datagrams go.
+    pub(crate) remote: Remote,
+    /// What stands in front of them for a moon.
+    pub(crate) header: Option<[u8; relay::HEADER_BYTES]>,
+}
+
 /// What a packet sent means to the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -47,6 +58,8 @@ pub(crate) enum Sent {
     Data,
     /// A keepalive, or an answer itself.
     Quiet,
+    /// A probe of a way, which the peer may never get.
+    Probe,
 }
 
 impl Link {
@@ -59,7 +72,9 @@ impl Link {
             peer,
             speaks_mesh,
             current: ArcSwapOption::empty(),
-            endpoint: ArcSwap::from_pointee(None),
+            way: ArcSwapOption::empty(),
+            elsewhere: AtomicBool::new(false),
+            heard: Mutex::default(),
             attention: AtomicBool::new(false),
             any_attention,
             wake_on_send: AtomicBool::new(false),
@@ -73,14 +88,44 @@ impl Link {
         }
     }
 
-    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        **self.endpoint.load()
+    pub(crate) fn via(&self) -> Option<Via> {
+        self.way.load().as_ref().map(|way| way.via)
     }
 
-    pub(crate) fn set_endpoint(&self, endpoint: SocketAddr) {
-        if self.endpoint() != Some(endpoint) {
-            self.endpoint.store(Arc::new(Some(endpoint)));
+    pub(crate) fn way(&self) -> Option<Arc<Way>> {
+        self.way.load_full()
+    }
+
+    pub(crate) fn set_way(&self, way: Option<Way>) {
+        if self.way.load().as_deref() != way.as_ref() {
+            self.way.store(way.map(Arc::new));
         }
+    }
+
+    /// Notes the way by which an authentic packet came: the newest of a session that is not superseded.
+    pub(crate) fn note_way(&self, via: Via) {
+        if self.via() == Some(via) {
+            if self.elsewhere.load(Ordering::Relaxed) {
+                self.elsewhere.store(false, Ordering::Relaxed);
+            }
+            return;
+        }
+        let new = !self.elsewhere.swap(true, Ordering::Relaxed);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if new || *heard != Some(via) {
+            *heard = Some(via);
+            drop(heard);
+            self.raise();
+        }
+    }
+
+    /// The way other than that in use by which a packet came last.
+    pub(crate) fn heard(&self) -> Option<Via> {
+        if !self.elsewhere.load(Ordering::Relaxed) {
+            return None;
+        }
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.filter(|via| self.via() != Some(*via))
     }
 
     /// Whether this is the session to send on.
@@ -128,7 +173,9 @@ impl Link {
     /// Notes a datagram that was sealed for this peer.
     pub(crate) fn note_sent(&self, session: &Session, bytes: usize, kind: Sent, now: Instant) {
         add(&self.sent_bytes, bytes);
-        self.owes.clear();
+        if kind != Sent::Probe {
+            self.owes.clear();
+        }
         let mut look = self.wake_on_send.load(Ordering::Relaxed)
             && self.wake_on_send.swap(false, Ordering::AcqRel);
         if kind == Sent::Data {

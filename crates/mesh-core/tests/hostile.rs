@@ -32,7 +32,7 @@ fn watched(seed: u8) -> (Network, Vec<(SocketAddr, Vec<u8>)>) {
 
 fn endpoint_of_other(network: &Network, i: usize) -> Option<SocketAddr> {
     let key = network.key(1 - i);
-    network.nodes[i].engine.peer(&key, network.now)?.endpoint
+    network.nodes[i].engine.peer(&key, network.now)?.via?.udp()
 }
 
 #[test]
@@ -430,12 +430,14 @@ fn a_packet_overtaken_on_an_old_path_does_not_move_the_peer_back() {
     let new = SocketAddr::from(([198, 51, 100, 3], 3));
     network.nodes[1].endpoint = new;
     assert!(network.reaches(1, 0, SHORT));
+    network.run_for(Duration::from_secs(1));
     assert_eq!(endpoint_of_other(&network, 0), Some(new));
     network.inject(0, old, late);
     assert!(
         network.has_delivered(0, &packet),
         "the packet itself is fine"
     );
+    network.run_for(Duration::from_secs(1));
     assert_eq!(endpoint_of_other(&network, 0), Some(new));
 }
 
@@ -500,7 +502,7 @@ proptest! {
                 *first %= 5;
             }
             let now = network.now;
-            let received = network.nodes[0].engine.handle_datagram(attacker(), &mut datagram, now);
+            let received = network.nodes[0].engine.handle_datagram(attacker().into(), &mut datagram, now);
             prop_assert!(matches!(received, Received::Refused(_)));
             prop_assert!(network.nodes[0].engine.poll_transmit().is_none());
         }

@@ -72,7 +72,7 @@ fn store_stamps(engine: &mut Engine, now: Now) {
 
 fn sent(engine: &mut Engine) -> Vec<u8> {
     let transmit = engine.poll_transmit().expect("a datagram");
-    assert_eq!(transmit.to, PEER);
+    assert_eq!(transmit.to, PEER.into());
     assert_eq!(engine.poll_transmit(), None);
     transmit.data
 }
@@ -127,7 +127,10 @@ mod snow_oracle {
         oracle
             .write_message(first, &incoming, &mut datagram[DATA_HEADER_BYTES..])
             .unwrap();
-        match node.engine.handle_datagram(PEER, &mut datagram, start()) {
+        match node
+            .engine
+            .handle_datagram(PEER.into(), &mut datagram, start())
+        {
             Received::Packet { packet, .. } => assert_eq!(packet, unpadded),
             other => panic!("{other:?}"),
         }
@@ -160,7 +163,9 @@ mod snow_oracle {
 
             let response = answer(&mut oracle, &initiation, node.key.as_bytes());
             let mut datagram = response.to_vec();
-            let received = node.engine.handle_datagram(PEER, &mut datagram, start());
+            let received = node
+                .engine
+                .handle_datagram(PEER.into(), &mut datagram, start());
             assert_eq!(received, Received::Consumed);
             let oracle = oracle.into_stateless_transport_mode().unwrap();
             let datagram = sent(&mut node.engine);
@@ -221,7 +226,9 @@ mod snow_oracle {
             };
             initiation.mac1 = mac1(node.key.as_bytes(), &initiation.emit()[..116]);
             let mut datagram = initiation.emit();
-            let received = node.engine.handle_datagram(PEER, &mut datagram, start());
+            let received = node
+                .engine
+                .handle_datagram(PEER.into(), &mut datagram, start());
             assert_eq!(received, Received::Consumed);
             let bytes = sent(&mut node.engine);
             let Ok(Message::Response(response)) = Message::parse(&bytes) else {
@@ -246,7 +253,9 @@ mod snow_oracle {
             oracle
                 .write_message(0, &[], &mut keepalive[DATA_HEADER_BYTES..])
                 .unwrap();
-            let received = node.engine.handle_datagram(PEER, &mut keepalive, start());
+            let received = node
+                .engine
+                .handle_datagram(PEER.into(), &mut keepalive, start());
             assert_eq!(received, Received::Consumed);
             exchange(&mut node, &oracle, response.sender, 1);
         }
@@ -359,7 +368,7 @@ mod boringtun_peer {
             if let Received::Packet { packet, .. } =
                 self.node
                     .engine
-                    .handle_datagram(PEER, &mut datagram, self.now)
+                    .handle_datagram(PEER.into(), &mut datagram, self.now)
             {
                 let packet: &[u8] = packet;
                 self.at_node.push(packet.to_vec());

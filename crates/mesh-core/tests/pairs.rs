@@ -49,7 +49,7 @@ fn the_first_packet_makes_a_session_and_arrives() {
         let view = network.nodes[0].engine.peer(&b, network.now).unwrap();
         assert_eq!(view.state, PeerState::Established);
         assert_eq!(view.protocol, Some(protocol));
-        assert_eq!(view.endpoint, Some(network.nodes[1].endpoint));
+        assert_eq!(view.via, Some((network.nodes[1].endpoint).into()));
         assert_eq!(view.rtt, Some(Duration::from_millis(20)));
         assert!(view.sent_bytes > 0 && view.received_bytes > 0);
         assert!(
@@ -214,11 +214,13 @@ fn a_roaming_peer_keeps_its_session() {
     network.take_events(0);
     network.nodes[1].endpoint = SocketAddr::from(([198, 51, 100, 7], 999));
     assert!(network.reaches(1, 0, SHORT));
+    // The way in use has to fail first: two probes, 200 ms apart.
+    network.run_for(Duration::from_millis(400));
     assert!(network.reaches(0, 1, SHORT), "answers follow it");
     assert_eq!(established(&network.take_events(0)), 0);
     let key = network.key(1);
     let view = network.nodes[0].engine.peer(&key, network.now).unwrap();
-    assert_eq!(view.endpoint, Some(network.nodes[1].endpoint));
+    assert_eq!(view.via, Some((network.nodes[1].endpoint).into()));
 }
 
 #[test]
@@ -231,7 +233,7 @@ fn a_changed_network_is_told_to_peers_at_once() {
     network.run_for(SHORT);
     let key = network.key(0);
     let view = network.nodes[1].engine.peer(&key, network.now).unwrap();
-    assert_eq!(view.endpoint, Some(network.nodes[0].endpoint));
+    assert_eq!(view.via, Some((network.nodes[0].endpoint).into()));
     assert!(network.reaches(1, 0, SHORT));
 }
 
@@ -254,7 +256,7 @@ fn a_handshake_is_fanned_out_and_the_first_answer_wins() {
     network.run_for(SHORT);
     assert!(network.has_delivered(1, &packet));
     let view = network.nodes[0].engine.peer(&key, network.now).unwrap();
-    assert_eq!(view.endpoint, Some(right));
+    assert_eq!(view.via, Some((right).into()));
 }
 
 #[test]
@@ -326,7 +328,7 @@ fn a_probe_makes_a_session_if_needed_and_tells_the_round_trip() {
             peer: key,
             id,
             rtt_micros: 20_000,
-            endpoint: network.nodes[1].endpoint,
+            via: network.nodes[1].endpoint.into(),
         };
         assert!(events.contains(&reply), "{events:?}");
     }

@@ -4,7 +4,9 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Event, Handover, Now, Protocol, TakeOverError, TakenOver, Transmit, WallTime};
+use mesh_core::{
+    Event, Handover, Now, Protocol, Remote, TakeOverError, TakenOver, Transmit, WallTime,
+};
 use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::wireguard::DataHeader;
 use rand::{Rng, SeedableRng};
@@ -347,7 +349,7 @@ impl Network {
             let Some(i) = self
                 .nodes
                 .iter()
-                .position(|node| node.endpoint == transmit.to)
+                .position(|node| Remote::Udp(node.endpoint) == transmit.to)
             else {
                 continue;
             };

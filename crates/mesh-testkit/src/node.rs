@@ -123,8 +123,11 @@ impl Node {
             frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
             if let Ok(length) = route.seal(&mut frame, packet.len(), now.instant) {
                 frame.truncate(length);
+                if let Some(header) = route.relay_header() {
+                    frame.splice(..0, header.iter().copied());
+                }
                 return Some(Transmit {
-                    to: route.endpoint(),
+                    to: route.remote(),
                     data: frame,
                 });
             }
@@ -144,18 +147,24 @@ impl Node {
     ) {
         let clock = self.clock(now);
         if fast {
-            match self.forwarding.open(from, &mut datagram, clock.instant) {
+            match self
+                .forwarding
+                .open(from.into(), &mut datagram, clock.instant)
+            {
                 Opened::Packet { peer, packet } => self.deliver(peer, packet, now),
                 Opened::Keepalive { .. } => {}
-                Opened::Agent { peer, packet } => {
-                    self.engine.handle_agent_packet(&peer, packet, clock);
+                Opened::Agent { peer, via, packet } => {
+                    self.engine.handle_agent_packet(&peer, via, packet, clock);
                 }
                 Opened::Refused(refusal) => self.refusals.push(refusal),
                 Opened::ForEngine => self.receive(from, datagram, false, now),
             }
             return;
         }
-        match self.engine.handle_datagram(from, &mut datagram, clock) {
+        match self
+            .engine
+            .handle_datagram(from.into(), &mut datagram, clock)
+        {
             Received::Packet { peer, packet } => {
                 let packet: &[u8] = packet;
                 self.delivered.push(Delivered {

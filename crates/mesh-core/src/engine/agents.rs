@@ -5,10 +5,14 @@ use mesh_wire::tunnel::{self, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, Event, peer::Peer};
-use crate::{Now, link::Sent};
+use crate::{Now, Via, link::Sent};
 
-/// Probes of one peer under way; further ones are refused until some are answered or expire.
+/// Probes of one peer under way that the owner asked for; further ones are refused until some are answered
+/// or expire.
 const PROBES_MAX: usize = 16;
+
+/// Probes of ways under way; beyond it the oldest are forgotten.
+const WAY_PROBES_MAX: usize = 256;
 
 /// An echo that has not been answered for so long will not be.
 const PROBE_LIFETIME: Duration = Duration::from_secs(20);
@@ -37,22 +41,50 @@ pub(super) struct Heard {
 
 /// An echo request that waits for its answer.
 pub(super) struct Probe {
-    /// Whether the engine's owner asked for it, or liveness did.
+    /// Whether the engine's owner asked for it, or the path agent did.
     asked: bool,
+    /// The way that it went.
+    via: Option<Via>,
     pub(super) created: Instant,
     /// When it was sent; `None` while it waits for a session.
     sent: Option<Instant>,
 }
 
+impl Probe {
+    pub(super) const fn of_way(via: Via, now: Instant) -> Self {
+        Self {
+            asked: false,
+            via: Some(via),
+            created: now,
+            sent: Some(now),
+        }
+    }
+}
+
 impl Peer {
+    pub(super) fn remember_probe(&mut self, id: u64, probe: Probe) {
+        if self.probes.len() >= WAY_PROBES_MAX {
+            let oldest = self
+                .probes
+                .iter()
+                .filter(|(_, probe)| !probe.asked)
+                .min_by_key(|(_, probe)| probe.created)
+                .map(|(id, _)| *id);
+            oldest.and_then(|id| self.probes.remove(&id));
+        }
+        self.probes.insert(id, probe);
+    }
+
     pub(super) fn probe(&mut self, context: &mut Context, now: Now) -> Option<u64> {
         self.forget_old_probes(now.instant);
-        if !self.speaks_mesh() || self.probes.len() >= PROBES_MAX {
+        let asked = self.probes.values().filter(|probe| probe.asked).count();
+        if !self.speaks_mesh() || asked >= PROBES_MAX {
             return None;
         }
         let id = context.rng.next_u64();
         let probe = Probe {
             asked: true,
+            via: None,
             created: now.instant,
             sent: None,
         };
@@ -78,20 +110,6 @@ impl Peer {
         sent
     }
 
-    pub(super) fn send_liveness_echo(&mut self, context: &mut Context, now: Now) {
-        if self.probes.len() >= PROBES_MAX {
-            return;
-        }
-        let id = context.rng.next_u64();
-        let probe = Probe {
-            asked: false,
-            created: now.instant,
-            sent: None,
-        };
-        self.probes.insert(id, probe);
-        self.send_echo(id, context, now);
-    }
-
     pub(super) fn send_epoch_notice(
         &mut self,
         serial: u64,
@@ -105,7 +123,13 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_agent_packet(&mut self, packet: &[u8], context: &mut Context, now: Now) {
+    pub(super) fn handle_agent_packet(
+        &mut self,
+        via: Via,
+        packet: &[u8],
+        context: &mut Context,
+        now: Now,
+    ) {
         // A session's first packet may be this one; the answer goes out on that session.
         self.promote_next(context, now);
         let Ok(message) = tunnel::parse(packet, context.agent_address) else {
@@ -116,9 +140,10 @@ impl Peer {
                 let reply = TunnelMessage::EchoReply {
                     id,
                     wall_millis: now.wall.as_millis(),
-                    observed: None,
+                    observed: via.udp(),
                 };
-                self.say(reply, Sent::Quiet, context, now);
+                // By the way that the request came: this proves it in both directions.
+                self.say_via(reply, via, Sent::Quiet, context, now);
                 self.compare_clocks(wall_millis, context, now);
             }
             TunnelMessage::EchoReply {
@@ -137,11 +162,19 @@ impl Peer {
                     head_hash,
                 });
             }
-            // The work on paths acts on these.
-            TunnelMessage::Candidates { .. }
-            | TunnelMessage::RelayRequest { .. }
-            | TunnelMessage::RelayGrant { .. }
-            | TunnelMessage::RelayRefusal { .. } => {}
+            TunnelMessage::Candidates {
+                tell_yours,
+                endpoints,
+            } => self.hear_candidates(tell_yours, endpoints, context, now),
+            TunnelMessage::RelayRequest { id } => self.answer_relay_request(id, via, context, now),
+            TunnelMessage::RelayGrant {
+                id,
+                token,
+                observed,
+            } => self.take_grant(id, token, observed, via, context, now.instant),
+            TunnelMessage::RelayRefusal { id, reason } => {
+                self.take_refusal(id, reason, context, now.instant);
+            }
         }
     }
 
@@ -151,13 +184,20 @@ impl Peer {
         };
         let rtt = now.instant.saturating_since(sent);
         self.rtt = Some(rtt);
-        let asked = self.probes.remove(&id).is_some_and(|probe| probe.asked);
-        if let (true, Some(endpoint)) = (asked, self.link.endpoint()) {
+        let Some(probe) = self.probes.remove(&id) else {
+            return;
+        };
+        if let Some(via) = probe.via
+            && self.paths.answered(via, rtt, now.instant)
+        {
+            self.refresh_way(context);
+        }
+        if let (true, Some(via)) = (probe.asked, self.link.via()) {
             context.output.event(Event::ProbeReply {
                 peer: self.key(),
                 id,
                 rtt_micros: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
-                endpoint,
+                via,
             });
         }
     }
@@ -206,13 +246,43 @@ impl Peer {
         let sent = self.say(request, Sent::Data, context, now);
         if sent && let Some(probe) = self.probes.get_mut(&id) {
             probe.sent = Some(now.instant);
+            probe.via = self.link.via();
         }
         sent
     }
 
-    fn say(&mut self, message: TunnelMessage, kind: Sent, context: &mut Context, now: Now) -> bool {
+    pub(super) fn say(
+        &mut self,
+        message: TunnelMessage,
+        kind: Sent,
+        context: &mut Context,
+        now: Now,
+    ) -> bool {
         let packet = tunnel::emit(message, context.agent_address);
         self.transmit(&packet, kind, context, now)
+    }
+
+    /// Says it by a way of its own; false if that is not open, or without a session.
+    pub(super) fn say_via(
+        &mut self,
+        message: TunnelMessage,
+        via: Via,
+        kind: Sent,
+        context: &mut Context,
+        now: Now,
+    ) -> bool {
+        let Some(way) = self.resolve(via, context) else {
+            return false;
+        };
+        let packet = tunnel::emit(message, context.agent_address);
+        self.transmit_by(&way, &packet, kind, context, now)
+    }
+
+    /// Whether this node relays is not decided here yet: it is no moon.
+    fn answer_relay_request(&mut self, id: u64, via: Via, context: &mut Context, now: Now) {
+        let reason = tunnel::RelayRefused::NoMoon;
+        let refusal = TunnelMessage::RelayRefusal { id, reason };
+        self.say_via(refusal, via, Sent::Quiet, context, now);
     }
 }
 

@@ -1,13 +1,17 @@
-use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
-use super::{EngineConfig, Event, PeerId, output::Output};
+use super::{EngineConfig, Event, PeerId, moons::Moons, output::Output};
 use crate::{
-    Forwarding, Now, Stamp,
+    Forwarding, Now, Remote, Stamp, StreamId, Via,
     cookie::ReceiverKeys,
     forwarding::{Entry, SessionTable},
     link::Link,
@@ -27,6 +31,9 @@ pub(super) struct Context {
     pub(super) stamps: Stamps,
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) output: Output,
+    pub(super) moons: Moons,
+    /// Where this node may be reached, as it knows itself.
+    pub(super) own_endpoints: Vec<SocketAddr>,
     /// Our index of every handshake that waits for a response.
     pub(super) attempts: BTreeMap<u32, PeerId>,
     /// The table of all sessions; what the data threads see is a copy.
@@ -50,6 +57,8 @@ impl Context {
             stamps: Stamps::new(config.stamp_floor),
             forwarding: Arc::new(Forwarding::new(config.agent_address)),
             output: Output::default(),
+            moons: Moons::default(),
+            own_endpoints: Vec::new(),
             attempts: BTreeMap::new(),
             sessions: SessionTable::default(),
             sessions_changed: false,
@@ -100,6 +109,22 @@ impl Context {
         if std::mem::take(&mut self.sessions_changed) {
             self.forwarding.set_sessions(self.sessions.clone());
         }
+    }
+
+    /// What stands for the sender of a handshake where those of one source are counted: for a relayed one
+    /// the moon, for a stream an address that no datagram has (RFC 6666).
+    pub(super) fn source(&self, via: Via) -> Option<SocketAddr> {
+        let remote = match via {
+            Via::Direct(remote) => remote,
+            Via::Relay(key) => self.moons.open().find(|moon| moon.key == key)?.remote,
+        };
+        Some(match remote {
+            Remote::Udp(endpoint) => endpoint,
+            Remote::Stream(StreamId(number)) => {
+                let discard = 0x0100_u128 << 112;
+                SocketAddr::new(Ipv6Addr::from(discard | u128::from(number)).into(), 0)
+            }
+        })
     }
 
     /// The next stamp; `None` while it waits for the disk.

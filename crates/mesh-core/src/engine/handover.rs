@@ -118,7 +118,7 @@ impl Peer {
             key: *link.peer.as_bytes(),
             speaks_mesh: link.speaks_mesh,
             wants_session: self.is_connecting() || link.rekey_wanted.load(Ordering::Acquire),
-            endpoint: link.endpoint(),
+            endpoint: link.via().and_then(crate::Via::udp),
             highest_stamp: self.highest_stamp,
             wanted: self.wanted,
             last_data_sent: link.last_data_sent.get(),
@@ -145,9 +145,10 @@ impl Peer {
         self.wanted = record.wanted;
         self.last_handshake = record.last_handshake;
         self.rtt = record.rtt_micros.map(std::time::Duration::from_micros);
-        let outside = |endpoint: &_| !context.forwarding.is_inside(*endpoint);
+        let outside = |endpoint: &_| !context.forwarding.is_inside(Into::into(*endpoint));
         if let Some(endpoint) = record.endpoint.filter(outside) {
-            self.link.set_endpoint(endpoint);
+            self.paths.established(endpoint.into(), None, now.instant);
+            self.refresh_way(context);
         }
         self.link.restore(&record);
         let [previous, current, next] = record

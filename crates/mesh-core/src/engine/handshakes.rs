@@ -8,7 +8,7 @@ use mesh_wire::wireguard::{
 
 use super::{CANDIDATES_MAX, Context, Engine, Event, peer::Peer};
 use crate::{
-    Now, Protocol, Refusal,
+    Now, Protocol, Refusal, Via,
     cookie::{Admission, Cookie},
     link::Sent,
     noise::{Asked, Initiator, NO_PRESHARED_KEY, Responder, Secret, Start, TransportKeys, agree},
@@ -30,7 +30,7 @@ pub(super) struct Attempt {
     message: [u8; INITIATION_BYTES],
     mac1: [u8; 16],
     sent: Instant,
-    targets: Vec<SocketAddr>,
+    targets: Vec<Via>,
 }
 
 /// Our last response, while it may be asked for again.
@@ -41,7 +41,7 @@ pub(super) struct Responded {
     /// First MAC of the initiation that it answers.
     initiation: [u8; 16],
     /// Where it was sent.
-    sent_to: Vec<SocketAddr>,
+    sent_to: Vec<Via>,
 }
 
 /// A response is sent to at most so many places. An initiation is fanned out to many endpoints, and the
@@ -52,7 +52,7 @@ impl Engine {
     /// Acts on any message but a transport message.
     pub(super) fn handle_handshake(
         &mut self,
-        from: SocketAddr,
+        from: Via,
         datagram: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
@@ -86,7 +86,7 @@ impl Engine {
 
     fn handle_initiation(
         &mut self,
-        from: SocketAddr,
+        from: Via,
         bytes: &[u8; INITIATION_BYTES],
         now: Now,
     ) -> Result<(), Refusal> {
@@ -95,9 +95,10 @@ impl Engine {
             return Err(Refusal::NotAuthentic);
         }
         let message = Initiation::parse(bytes);
+        let source = context.source(from).ok_or(Refusal::NotRelayed)?;
         match self
             .gate
-            .admit(bytes, INITIATION_MACS_OFFSET, from, now.instant)
+            .admit(bytes, INITIATION_MACS_OFFSET, source, now.instant)
         {
             Admission::Welcome => {}
             Admission::CookieFirst => {
@@ -105,11 +106,15 @@ impl Engine {
                     &context.receiver_keys,
                     message.sender,
                     &message.mac1,
-                    from,
+                    source,
                     now.instant,
                     &mut context.rng,
                 );
-                context.output.transmit(from, data.to_vec());
+                // Who asks through a moon is not known before its initiation is opened, so it cannot be
+                // told of the cookie there; the moon keeps its clients in check.
+                if let Via::Direct(remote) = from {
+                    context.output.transmit(remote, data.to_vec());
+                }
                 return Err(Refusal::TooOften);
             }
             Admission::TooOften => return Err(Refusal::TooOften),
@@ -185,15 +190,11 @@ impl Peer {
     /// The first attempt beside a working session goes to the proven endpoint alone; every other one
     /// goes to all endpoints, and the first answer wins.
     pub(super) fn attempt(&mut self, attempts: u32, context: &mut Context, now: Now) -> bool {
-        let proven = self.link.endpoint();
+        let selected = self.paths.selected();
         let routine = attempts == 0 && self.usable_session(now.instant).is_some();
-        let mut targets = Vec::from_iter(proven);
-        if !routine || targets.is_empty() {
-            for candidate in &self.candidates {
-                if !targets.contains(candidate) {
-                    targets.push(*candidate);
-                }
-            }
+        let mut targets = Vec::from_iter(selected.filter(|_| routine));
+        if targets.is_empty() {
+            targets.extend(self.paths.all());
         }
         if targets.is_empty() || attempts > 0 {
             context
@@ -212,7 +213,7 @@ impl Peer {
             return true;
         };
         for to in &attempt.targets {
-            context.output.transmit(*to, attempt.message.to_vec());
+            self.send_message(*to, &attempt.message, context);
         }
         context
             .attempts
@@ -227,14 +228,16 @@ impl Peer {
         }
     }
 
-    /// Replaces the candidates. What is under way goes to the added ones at once, unchanged: a
-    /// responder that gets it twice answers once.
-    pub(super) fn set_candidates(&mut self, candidates: Vec<SocketAddr>, context: &mut Context) {
-        let added = candidates
-            .iter()
-            .any(|candidate| !self.candidates.contains(candidate));
-        self.candidates = candidates;
-        let Some(attempt) = &mut self.attempt else {
+    /// Hears of endpoints. What is under way goes to the added ones at once, unchanged: a responder that
+    /// gets it twice answers once.
+    pub(super) fn set_candidates(
+        &mut self,
+        candidates: Vec<SocketAddr>,
+        context: &mut Context,
+        now: Now,
+    ) {
+        let added = self.learn_endpoints(candidates, now.instant);
+        let Some(mut attempt) = self.attempt.take() else {
             // Only what is new brings an attempt forward, or a caller that answers every
             // `NeedEndpoints` at once would go round in a circle.
             if added {
@@ -242,20 +245,19 @@ impl Peer {
             }
             return;
         };
-        for candidate in &self.candidates {
-            if attempt.targets.len() < TARGETS_MAX && !attempt.targets.contains(candidate) {
-                attempt.targets.push(*candidate);
-                context
-                    .output
-                    .transmit(*candidate, attempt.message.to_vec());
+        for via in self.paths.all() {
+            if attempt.targets.len() < TARGETS_MAX && !attempt.targets.contains(&via) {
+                attempt.targets.push(via);
+                self.send_message(via, &attempt.message, context);
             }
         }
+        self.attempt = Some(attempt);
     }
 
     fn make_attempt(
         &mut self,
         stamp: &[u8; 12],
-        targets: Vec<SocketAddr>,
+        targets: Vec<Via>,
         context: &mut Context,
         now: Instant,
     ) -> Option<Attempt> {
@@ -322,7 +324,7 @@ impl Peer {
 
     fn respond(
         &mut self,
-        from: SocketAddr,
+        from: Via,
         protocol: Protocol,
         responder: Responder,
         initiation: &Initiation,
@@ -374,7 +376,7 @@ impl Peer {
         self.link.note_authentic(INITIATION_BYTES);
         // Where the peer is will be seen when it uses the session: this message, authentic as it is, may
         // be an old one that someone else sent on.
-        context.output.transmit(from, message.to_vec());
+        self.send_message(from, &message, context);
         Ok(())
     }
 
@@ -389,19 +391,20 @@ impl Peer {
 
     /// Sends the last response to another place that its initiation came from. It is shorter than the
     /// initiation and says nothing new, so who replays one gains nothing.
-    fn repeat_response(&mut self, to: SocketAddr, context: &mut Context) -> Result<(), Refusal> {
+    fn repeat_response(&mut self, to: Via, context: &mut Context) -> Result<(), Refusal> {
         let last = self.responded.as_mut().ok_or(Refusal::Replayed)?;
         if last.sent_to.contains(&to) || last.sent_to.len() >= RESPONSE_PLACES_MAX {
             return Err(Refusal::Replayed);
         }
         last.sent_to.push(to);
-        context.output.transmit(to, last.message.to_vec());
+        let message = last.message;
+        self.send_message(to, &message, context);
         Ok(())
     }
 
     fn handle_response(
         &mut self,
-        from: SocketAddr,
+        from: Via,
         response: &Response,
         context: &mut Context,
         now: Now,
@@ -426,9 +429,10 @@ impl Peer {
             established: now.instant,
             initiator: true,
         };
-        self.rtt = Some(now.instant.saturating_since(attempt.sent));
+        let rtt = now.instant.saturating_since(attempt.sent);
+        self.rtt = Some(rtt);
         self.link.note_authentic(RESPONSE_BYTES);
-        self.link.set_endpoint(from);
+        self.take_way(from, Some(rtt), context, now.instant);
         let session = self.add_session(start, keys, context);
         self.make_current(session, context);
         if !self.resume(context, now) {
@@ -443,11 +447,22 @@ impl Peer {
         let Some(next) = self.sessions.next.take_if(|session| session.is_confirmed()) else {
             return;
         };
+        // The peer got our response, and used the session by this way.
+        if self.speaks_mesh()
+            && let Some(via) = self.link.heard().or(self.paths.selected())
+        {
+            self.take_way(via, None, context, now.instant);
+        }
         // Always, even if ours is younger: this one has been used by the peer as it is now, while what we
         // asked for may have been answered by a process that is gone. When both sides asked at once,
         // each then sends on the other's session, and both go on taking either.
         self.make_current(next, context);
         self.resume(context, now);
+    }
+
+    fn take_way(&mut self, via: Via, rtt: Option<Duration>, context: &Context, now: Instant) {
+        self.paths.established(via, rtt, now);
+        self.refresh_way(context);
     }
 
     fn make_current(&mut self, session: Arc<Session>, context: &mut Context) {
@@ -466,7 +481,9 @@ impl Peer {
         self.last_handshake = Some(now);
         if let Some(session) = self.sessions.current.clone() {
             self.tell_established(&session, context);
+            self.tell_candidates(false, context, now);
         }
+        self.request_relay(context, now);
         let probed = self.send_waiting_probes(context, now);
         let released = self.release_held(context, now);
         probed || released

@@ -1,8 +1,8 @@
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
 use mesh_types::{Instant, WireguardPublicKey};
 
-use crate::Stamp;
+use crate::{Remote, Stamp, Via};
 
 /// Datagrams and events that wait to be taken. The owner drains both after every call, so that this
 /// many are there only if it does not; then the oldest give way.
@@ -12,8 +12,8 @@ const QUEUE_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// Where to.
-    pub to: SocketAddr,
-    /// The UDP payload.
+    pub to: Remote,
+    /// The datagram.
     pub data: Vec<u8>,
 }
 
@@ -31,8 +31,8 @@ pub enum Event {
     SessionEstablished {
         /// With whom.
         peer: WireguardPublicKey,
-        /// Where the peer is.
-        endpoint: SocketAddr,
+        /// The way that packets take to it.
+        via: Via,
         /// Whether this side asked for it.
         initiator: bool,
     },
@@ -51,8 +51,8 @@ pub enum Event {
         id: u64,
         /// The round trip, in microseconds.
         rtt_micros: u64,
-        /// Where the peer is.
-        endpoint: SocketAddr,
+        /// The way that packets take to it.
+        via: Via,
     },
     /// A peer tells which roster it holds: a reason to fetch, never a floor.
     EpochNotice {
@@ -85,7 +85,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn transmit(&mut self, to: SocketAddr, data: Vec<u8>) {
+    pub(super) fn transmit(&mut self, to: Remote, data: Vec<u8>) {
         push(&mut self.transmits, Transmit { to, data });
     }
 

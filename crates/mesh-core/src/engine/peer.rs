@@ -1,25 +1,25 @@
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use ipnet::IpNet;
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
 
 use super::{
     Context, Event, PeerConfig,
     agents::{Heard, Probe},
     handshakes::{Attempt, Responded},
+    moons::Client,
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };
 use crate::{
-    Now, Protocol,
+    Now, Protocol, Via,
     cookie::{Cookie, ReceiverKeys},
     link::{Link, Sent},
     noise::Secret,
+    paths::Paths,
     session::Session,
 };
 
@@ -48,7 +48,12 @@ pub(super) struct Peer {
     pub(super) liveness_armed: Option<Instant>,
     /// When a packet or a probe last asked for this peer, apart from what data threads sent.
     pub(super) wanted: Option<Instant>,
-    pub(super) candidates: Vec<SocketAddr>,
+    /// The ways to it.
+    pub(super) paths: Paths,
+    /// This node as its client, if it is a moon of ours.
+    pub(super) client: Option<Client>,
+    /// When it was last told where we are.
+    pub(super) told: Option<Instant>,
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
     pub(super) probes: BTreeMap<u64, Probe>,
@@ -91,10 +96,10 @@ impl Sessions {
 pub struct PeerView {
     /// Whether and how it can be reached.
     pub state: PeerState,
-    /// Where it last was; `None` before its first packet.
-    pub endpoint: Option<SocketAddr>,
-    /// How many endpoints may be tried besides.
-    pub candidates: usize,
+    /// The way that packets take; `None` before its first packet.
+    pub via: Option<Via>,
+    /// How many ways are known.
+    pub ways: usize,
     /// Cipher and handshake of the current session; `None` without one.
     pub protocol: Option<Protocol>,
     /// The last round trip measured, of a handshake or an echo.
@@ -148,7 +153,9 @@ impl Peer {
             keepalive_armed: None,
             liveness_armed: None,
             wanted: None,
-            candidates: Vec::new(),
+            paths: Paths::default(),
+            client: None,
+            told: None,
             held: VecDeque::new(),
             held_bytes: 0,
             probes: BTreeMap::new(),
@@ -177,6 +184,7 @@ impl Peer {
     /// Ends everything of a peer that is gone from the roster.
     pub(super) fn remove(mut self, context: &mut Context) {
         self.link.current.store(None);
+        self.set_moon(false, context, Instant::from_micros(0));
         self.drop_attempt(context);
         let Sessions {
             previous,
@@ -231,20 +239,10 @@ impl Peer {
         context: &mut Context,
         now: Now,
     ) -> bool {
-        let Some(endpoint) = self.link.endpoint() else {
+        let Some(way) = self.link.way() else {
             return false;
         };
-        let Some(session) = self.usable_session(now.instant) else {
-            return false;
-        };
-        let mut frame = vec![0; data_message_bytes(packet.len())];
-        frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
-        if session.seal(&mut frame, packet.len(), now.instant).is_err() {
-            return false;
-        }
-        self.link.note_sent(session, frame.len(), kind, now.instant);
-        context.output.transmit(endpoint, frame);
-        true
+        self.transmit_by(&way, packet, kind, context, now)
     }
 
     /// Sends what was held back. True if anything was sent.
@@ -279,8 +277,8 @@ impl Peer {
     pub(super) fn view(&self, now: Instant) -> PeerView {
         PeerView {
             state: self.state(now),
-            endpoint: self.link.endpoint(),
-            candidates: self.candidates.len(),
+            via: self.link.via(),
+            ways: self.paths.view().len(),
             protocol: self.usable_session(now).map(|session| session.protocol),
             rtt: self.rtt,
             last_handshake: self.last_handshake,
@@ -313,10 +311,10 @@ impl Peer {
     }
 
     pub(super) fn tell_established(&self, session: &Session, context: &mut Context) {
-        if let Some(endpoint) = self.link.endpoint() {
+        if let Some(via) = self.link.via() {
             context.output.event(Event::SessionEstablished {
                 peer: self.key(),
-                endpoint,
+                via,
                 initiator: session.initiator,
             });
         }

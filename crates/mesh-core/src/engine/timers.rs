@@ -4,7 +4,7 @@
 //! | timer | due | whitepaper |
 //! |---|---|---|
 //! | keepalive | 10 s after data came that nothing was sent for | 6.5 |
-//! | echo, mesh peers | 1 s and 2 s after data was sent that nothing came for | ours |
+//! | ways, mesh peers | `paths` | ours |
 //! | handshake, mesh peers | 3 s after it | ours |
 //! | handshake, others | 15 s after it (keepalive plus one lost handshake) | 6.5 |
 //! | unresponsive | 12 s after it, or after a session was wanted | ours |
@@ -46,10 +46,9 @@ const SLOW_PACE: Duration = Duration::from_secs(30);
 /// Without new traffic for so long, an unreachable peer is left alone.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * REJECT_AFTER.as_secs());
 
-/// A mesh peer answers an echo within a round trip, so two that go unanswered for a second each tell
-/// more than WireGuard's passive rule does in fifteen.
-const ECHO_INTERVAL: Duration = Duration::from_secs(1);
-const ECHOES: u32 = 2;
+/// A mesh peer answers a probe within a round trip, so those of the path agent that go unanswered for so
+/// long tell more than WireGuard's passive rule does in fifteen seconds.
+const HANDSHAKE_AFTER_MESH: Duration = Duration::from_secs(3);
 
 /// When traffic has gone unanswered for so long, the peer is said to be unresponsive: later than the
 /// keepalive of a peer that has nothing to say, and soon enough that whoever looks knows within 15 s.
@@ -80,7 +79,6 @@ pub(super) enum Connecting {
 pub(super) struct Liveness {
     /// The silence that this is about.
     since: Option<Instant>,
-    echoes: u32,
     told: bool,
 }
 
@@ -95,6 +93,8 @@ impl Peer {
             self.begin(now.instant);
         }
         self.run_keepalive(context, now);
+        self.run_paths(context, now);
+        self.run_client(context, now);
         self.run_liveness(context, now);
         self.run_connecting(context, now);
         self.forget_old_probes(now.instant);
@@ -140,6 +140,7 @@ impl Peer {
             needs_stamps: false,
         };
         self.wanted = self.wanted.max(Some(now.instant));
+        self.paths.network_changed(now.instant);
         // The peer learns our address from any packet, sooner than from a whole handshake.
         if session {
             self.transmit(&[], Sent::Quiet, context, now);
@@ -250,27 +251,15 @@ impl Peer {
             }
             return;
         }
-        if self.echo_due(since).is_some_and(|at| now.instant >= at) {
-            let elapsed = now.instant.saturating_since(since).as_secs() / ECHO_INTERVAL.as_secs();
-            // After a late wake-up one echo stands for all that were missed.
-            self.liveness.echoes = u32::try_from(elapsed).unwrap_or(ECHOES).min(ECHOES);
-            self.send_liveness_echo(context, now);
-        }
         if now.instant >= self.handshake_due(since) {
             self.begin(now.instant);
         }
     }
 
-    /// When a mesh peer's silence calls for the next echo.
-    fn echo_due(&self, since: Instant) -> Option<Instant> {
-        (self.speaks_mesh() && self.liveness.echoes < ECHOES)
-            .then(|| since + ECHO_INTERVAL * (self.liveness.echoes + 1))
-    }
-
     /// When silence on a session calls for a handshake.
     fn handshake_due(&self, since: Instant) -> Instant {
         if self.speaks_mesh() {
-            since + ECHO_INTERVAL * (ECHOES + 1)
+            since + HANDSHAKE_AFTER_MESH
         } else {
             since + KEEPALIVE_AFTER + REKEY_TIMEOUT
         }
@@ -371,10 +360,16 @@ impl Peer {
             self.attempt_due(now),
             self.keepalive_armed,
             self.liveness_armed,
+            self.paths_due(now),
+            self.client.as_ref().map(super::moons::Client::due),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    fn paths_due(&self, now: Instant) -> Option<Instant> {
+        self.paths.deadline(&self.facts(now), now)
     }
 
     /// Goes on watching for data that is owed an answer, as long as a timer is armed.
@@ -401,20 +396,12 @@ impl Peer {
     fn liveness_due(&self, since: Instant, now: Instant) -> Option<Instant> {
         // Not looked at yet: this silence began during the run.
         if self.liveness.since != Some(since) {
-            let first = if self.speaks_mesh() {
-                ECHO_INTERVAL
-            } else {
-                UNRESPONSIVE_AFTER
-            };
-            return Some(since + first);
+            return Some(self.handshake_due(since).min(since + UNRESPONSIVE_AFTER));
         }
         let told = (!self.liveness.told).then(|| since + UNRESPONSIVE_AFTER);
         let on_session = self
             .usable_session(now)
-            .map(|_| {
-                self.echo_due(since)
-                    .unwrap_or_else(|| self.handshake_due(since))
-            })
+            .map(|_| self.handshake_due(since))
             .filter(|at| *at > now);
         told.into_iter().chain(on_session).min()
     }

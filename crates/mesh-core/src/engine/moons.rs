@@ -1,0 +1,323 @@
+//! The moons that relay for this node: each is asked for a token inside its session, and asked again in
+//! time for a NAT to remember the way.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use mesh_types::Instant;
+use mesh_wire::{
+    relay::{self, Frame, Header, MemberTag, Notice},
+    tunnel::{RelayRefused, TunnelMessage},
+};
+use rand::RngCore;
+
+use super::{Context, Engine, PeerId, peer::Peer};
+use crate::{
+    Now, Refusal, Remote, Via,
+    forwarding::OpenMoon,
+    link::{Sent, Way},
+};
+
+/// Between two requests: under the 30 s after which the most impatient NATs seen forget a UDP mapping.
+/// This is what it costs to be reachable through a moon.
+const RENEW: Duration = Duration::from_secs(20);
+
+/// A request is repeated after this, and after twice, four times, … as long.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// A moon that answered none of its requests for this long does not relay any more.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// How often a notice can make us ask again.
+const RENEW_ON_NOTICE: Duration = Duration::from_secs(1);
+
+/// What the peers of an engine know of its moons.
+#[derive(Default)]
+pub(super) struct Moons {
+    open: BTreeMap<PeerId, OpenMoon>,
+    /// Where each moon sees this node.
+    observed: BTreeMap<PeerId, SocketAddr>,
+    changed: bool,
+}
+
+impl Moons {
+    /// Those that relay.
+    pub(super) fn open(&self) -> impl Iterator<Item = &OpenMoon> {
+        self.open.values()
+    }
+
+    /// Endpoints of this node, as the moons see them.
+    pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.observed.values().copied()
+    }
+
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn set(&mut self, id: PeerId, moon: OpenMoon, observed: Option<SocketAddr>) {
+        self.changed |= self.open.insert(id, moon) != Some(moon);
+        if let Some(observed) = observed {
+            self.changed |= self.observed.insert(id, observed) != Some(observed);
+        }
+    }
+
+    fn close(&mut self, id: &PeerId) {
+        self.changed |= self.open.remove(id).is_some();
+        self.observed.remove(id);
+    }
+}
+
+/// This node as the client of one moon.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The request that waits for an answer.
+    request: Option<u64>,
+    /// When the first one that is not answered was sent.
+    asked_since: Option<Instant>,
+    /// The remote that a token was given for.
+    granted: Option<Remote>,
+    next: Instant,
+    repeat: Duration,
+    /// Why the moon does not relay, if it said so.
+    pub(super) refused: Option<RelayRefused>,
+}
+
+impl Client {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            request: None,
+            asked_since: None,
+            granted: None,
+            next: now,
+            repeat: REPEAT,
+            refused: None,
+        }
+    }
+
+    pub(super) const fn due(&self) -> Instant {
+        self.next
+    }
+}
+
+impl Engine {
+    /// Passes the news of the moons on to every peer.
+    pub(super) fn publish_moons(&mut self, now: Now) {
+        if !self.context.moons.take_changed() {
+            return;
+        }
+        let open: Vec<OpenMoon> = self.context.moons.open().copied().collect();
+        self.context.forwarding.set_moons(open);
+        self.for_each_peer(now, |peer, context| {
+            peer.moons_changed(context, now.instant);
+            peer.tell_candidates(false, context, now);
+        });
+        // What the peers did may not have changed the moons again.
+        self.context.moons.take_changed();
+    }
+
+    /// Acts on what a moon says of a frame that it did not relay.
+    pub(super) fn handle_notice(
+        &mut self,
+        moon: &PeerId,
+        datagram: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let Some(Frame::Notice(notice, _)) = relay::parse(datagram) else {
+            return Err(Refusal::NotRelayed);
+        };
+        match notice {
+            Notice::UnknownToken => {
+                self.with_peer(moon, now, |peer, _| peer.ask_moon_again(now.instant));
+            }
+            // The handshake or the probe that this is about goes unanswered on that way.
+            Notice::NotHere | Notice::NotAllowed => {}
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// Makes this peer a moon of this node, or no more.
+    pub(super) fn set_moon(&mut self, is_moon: bool, context: &mut Context, now: Instant) {
+        match (&self.client, is_moon) {
+            (None, true) => self.client = Some(Client::new(now)),
+            (Some(_), false) => {
+                self.client = None;
+                context.moons.close(self.link.peer.as_bytes());
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    pub(super) fn moons_changed(&mut self, context: &mut Context, now: Instant) {
+        if self.speaks_mesh() {
+            let own = *self.link.peer.as_bytes();
+            let moons: Vec<_> = context
+                .moons
+                .open()
+                .filter(|moon| *moon.key.as_bytes() != own)
+                .map(|moon| moon.key)
+                .collect();
+            self.paths.set_moons(&moons, now);
+        }
+        self.refresh_way(context);
+    }
+
+    /// Asks the moon for a token when that is due.
+    pub(super) fn run_client(&mut self, context: &mut Context, now: Now) {
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        if now.instant < client.next {
+            return;
+        }
+        if client
+            .asked_since
+            .is_some_and(|since| now.instant.saturating_since(since) >= LOST_AFTER)
+        {
+            client.granted = None;
+            context.moons.close(self.link.peer.as_bytes());
+        }
+        client.next = now.instant + client.repeat;
+        client.repeat = (client.repeat * 2).min(RENEW);
+        client.asked_since.get_or_insert(now.instant);
+        if self.usable_session(now.instant).is_none() {
+            self.want(now.instant);
+            return;
+        }
+        self.request_relay(context, now);
+    }
+
+    /// Asks for a token on the straight way in use.
+    pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) {
+        let Some(via) = self.straight() else {
+            return;
+        };
+        let id = context.rng.next_u64();
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        client.request = Some(id);
+        client.asked_since.get_or_insert(now.instant);
+        client.next = client.next.max(now.instant + REPEAT);
+        self.say_via(
+            TunnelMessage::RelayRequest { id },
+            via,
+            Sent::Data,
+            context,
+            now,
+        );
+    }
+
+    pub(super) fn ask_moon_again(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client
+            && client.asked_since.is_none()
+            && now.saturating_since(client.next) == Duration::ZERO
+        {
+            client.next = now.max(client.next.min(now + RENEW_ON_NOTICE));
+            client.repeat = REPEAT;
+            // The moon may have been started anew, and then knows no session either.
+            self.begin(now);
+        }
+    }
+
+    /// The moon gave a token for the remote that the answer came from.
+    pub(super) fn take_grant(
+        &mut self,
+        id: u64,
+        token: u64,
+        observed: Option<SocketAddr>,
+        via: Via,
+        context: &mut Context,
+        now: Instant,
+    ) {
+        let key = self.key();
+        let (Some(client), Via::Direct(remote)) = (&mut self.client, via) else {
+            return;
+        };
+        if client.request != Some(id) {
+            return;
+        }
+        client.request = None;
+        client.asked_since = None;
+        client.refused = None;
+        client.granted = Some(remote);
+        client.next = now + RENEW;
+        client.repeat = REPEAT;
+        let observed = observed.filter(|_| matches!(remote, Remote::Udp(_)));
+        let moon = OpenMoon { key, remote, token };
+        context.moons.set(*key.as_bytes(), moon, observed);
+    }
+
+    pub(super) fn take_refusal(
+        &mut self,
+        id: u64,
+        reason: RelayRefused,
+        context: &mut Context,
+        now: Instant,
+    ) {
+        if let Some(client) = &mut self.client
+            && client.request == Some(id)
+        {
+            client.request = None;
+            client.asked_since = None;
+            client.refused = Some(reason);
+            client.granted = None;
+            client.next = now + RENEW;
+            context.moons.close(self.link.peer.as_bytes());
+        }
+    }
+
+    /// The way that packets take to the moon changed: its token counts from the old one only.
+    pub(super) fn check_grant(&mut self, context: &mut Context, now: Now) {
+        let Some(Via::Direct(remote)) = self.straight() else {
+            return;
+        };
+        let moved = self
+            .client
+            .as_ref()
+            .is_some_and(|client| client.granted.is_some_and(|granted| granted != remote));
+        if moved {
+            if let Some(client) = &mut self.client {
+                client.granted = Some(remote);
+            }
+            self.request_relay(context, now);
+        }
+    }
+
+    fn straight(&self) -> Option<Via> {
+        self.paths.selected().filter(|via| !via.is_relay())
+    }
+
+    /// What frames to this peer need on the way `via`; `None` if the way is not open.
+    pub(super) fn resolve(&self, via: Via, context: &Context) -> Option<Way> {
+        match via {
+            Via::Direct(remote) => Some(Way {
+                via,
+                remote,
+                header: None,
+            }),
+            Via::Relay(moon) => {
+                let open = context.moons.open.get(moon.as_bytes())?;
+                let header = Header {
+                    token: open.token,
+                    member: MemberTag::of(self.link.peer.as_bytes()),
+                };
+                Some(Way {
+                    via,
+                    remote: open.remote,
+                    header: Some(header.emit()),
+                })
+            }
+        }
+    }
+
+    /// Shows the data threads the way that packets take.
+    pub(super) fn refresh_way(&mut self, context: &Context) {
+        let way = self
+            .paths
+            .selected()
+            .and_then(|via| self.resolve(via, context));
+        self.link.set_way(way);
+    }
+}

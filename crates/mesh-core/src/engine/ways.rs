@@ -1,0 +1,181 @@
+//! The engine's side of the path agent: probes are sealed and sent, answers are passed on, candidates are
+//! exchanged inside the session.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use mesh_types::Instant;
+use mesh_wire::tunnel::{CANDIDATES_MAX, TunnelMessage};
+use rand::RngCore;
+
+use super::{Context, agents::Probe, peer::Peer};
+use crate::{
+    Now, Via,
+    link::{Sent, Way},
+    paths::{Facts, Origin},
+};
+
+/// How often a peer is told where this node may be reached, at most.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+impl Peer {
+    pub(super) fn facts(&self, now: Instant) -> Facts {
+        let session = self.usable_session(now).is_some();
+        Facts {
+            session: session && self.speaks_mesh(),
+            traffic: self
+                .link
+                .last_data_sent
+                .get()
+                .max(self.link.last_data_received.get()),
+            silent_since: self.link.unanswered.get().filter(|_| session),
+            sent: self.link.last_data_sent.get(),
+        }
+    }
+
+    /// Hears of endpoints; true if one is new.
+    pub(super) fn learn_endpoints(
+        &mut self,
+        endpoints: impl IntoIterator<Item = SocketAddr>,
+        now: Instant,
+    ) -> bool {
+        let mut new = false;
+        for endpoint in endpoints {
+            new |= self.paths.learn(endpoint.into(), Origin::Told, now);
+        }
+        new
+    }
+
+    /// Probes what is due to be probed.
+    pub(super) fn run_paths(&mut self, context: &mut Context, now: Now) {
+        if !self.speaks_mesh() {
+            if let Some(via) = self.link.via() {
+                self.paths.follow(via);
+            }
+            return;
+        }
+        if let Some(via) = self.link.heard() {
+            self.paths.heard(via, now.instant);
+        }
+        let facts = self.facts(now.instant);
+        let due = self.paths.run(&facts, now.instant);
+        if due.ask {
+            self.tell_candidates(true, context, now);
+        }
+        for via in due.probes {
+            self.probe_way(via, context, now);
+        }
+        self.refresh_way(context);
+        self.check_grant(context, now);
+    }
+
+    fn probe_way(&mut self, via: Via, context: &mut Context, now: Now) {
+        let id = context.rng.next_u64();
+        let request = TunnelMessage::EchoRequest {
+            id,
+            wall_millis: now.wall.as_millis(),
+        };
+        // Noted even if it cannot be sent: a way that is not open does not answer.
+        self.paths.probed(via, now.instant);
+        if self.say_via(request, via, Sent::Probe, context, now) {
+            self.remember_probe(id, Probe::of_way(via, now.instant));
+        }
+    }
+
+    /// Tells the peer where this node may be reached.
+    pub(super) fn tell_candidates(&mut self, tell_yours: bool, context: &mut Context, now: Now) {
+        if !self.speaks_mesh() || self.usable_session(now.instant).is_none() {
+            return;
+        }
+        let lately = self
+            .told
+            .is_some_and(|at| now.instant.saturating_since(at) < TELL_EVERY);
+        let mut endpoints = context.own_endpoints.clone();
+        for observed in context.moons.observed() {
+            if !endpoints.contains(&observed) {
+                endpoints.push(observed);
+            }
+        }
+        endpoints.truncate(CANDIDATES_MAX);
+        if (endpoints.is_empty() && !tell_yours) || lately {
+            return;
+        }
+        self.told = Some(now.instant);
+        let candidates = TunnelMessage::Candidates {
+            tell_yours,
+            endpoints,
+        };
+        self.say(candidates, Sent::Quiet, context, now);
+    }
+
+    pub(super) fn hear_candidates(
+        &mut self,
+        tell_yours: bool,
+        endpoints: Vec<SocketAddr>,
+        context: &mut Context,
+        now: Now,
+    ) {
+        let usable = endpoints
+            .into_iter()
+            .filter(|endpoint| may_be_told(endpoint.ip()))
+            .filter(|endpoint| !context.forwarding.is_inside((*endpoint).into()))
+            .collect::<Vec<_>>();
+        self.learn_endpoints(usable, now.instant);
+        if tell_yours {
+            self.tell_candidates(false, context, now);
+        }
+    }
+
+    /// Seals a packet and sends it by `way`; false if there is no session for it.
+    pub(super) fn transmit_by(
+        &mut self,
+        way: &Way,
+        packet: &[u8],
+        kind: Sent,
+        context: &mut Context,
+        now: Now,
+    ) -> bool {
+        use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
+        let Some(session) = self.usable_session(now.instant) else {
+            return false;
+        };
+        let offset = way.header.map_or(0, |header| header.len());
+        let mut frame = vec![0; offset + data_message_bytes(packet.len())];
+        if let Some(header) = &way.header {
+            frame[..offset].copy_from_slice(header);
+        }
+        let sealed = &mut frame[offset..];
+        sealed[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
+        if session.seal(sealed, packet.len(), now.instant).is_err() {
+            return false;
+        }
+        let bytes = sealed.len();
+        self.link.note_sent(session, bytes, kind, now.instant);
+        context.output.transmit(way.remote, frame);
+        true
+    }
+
+    /// Sends a handshake's message by `via`, if that is open.
+    pub(super) fn send_message(&self, via: Via, message: &[u8], context: &mut Context) {
+        let Some(way) = self.resolve(via, context) else {
+            return;
+        };
+        let data = match &way.header {
+            Some(header) => [header.as_slice(), message].concat(),
+            None => message.to_vec(),
+        };
+        context.output.transmit(way.remote, data);
+    }
+}
+
+/// Whether a peer may be somewhere: what it says may not make us send to ourselves or to many at once.
+fn may_be_told(address: IpAddr) -> bool {
+    let special = address.is_loopback() || address.is_multicast() || address.is_unspecified();
+    !special
+        && match address {
+            IpAddr::V4(address) => !address.is_broadcast() && !address.is_link_local(),
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+        }
+}

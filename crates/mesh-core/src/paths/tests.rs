@@ -1,0 +1,250 @@
+use super::*;
+use crate::Remote;
+
+fn at(millis: u64) -> Instant {
+    Instant::from_micros(1_000_000 + millis * 1_000)
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn straight(number: u8) -> Via {
+    Via::Direct(Remote::Udp(([192, 0, 2, number], 4193).into()))
+}
+
+fn moon(number: u8) -> WireguardPublicKey {
+    mesh_types::IdentitySeed::from_bytes([number; 32])
+        .public()
+        .wireguard()
+}
+
+fn relay(number: u8) -> Via {
+    Via::Relay(moon(number))
+}
+
+/// A pair with traffic, and who of the ways answers how fast.
+struct Pair {
+    paths: Paths,
+    answers: BTreeMap<Via, Duration>,
+    flying: Vec<(Instant, Via, Duration)>,
+    now: Instant,
+    traffic: Option<Instant>,
+    silent_since: Option<Instant>,
+    sent: Vec<(Instant, Via)>,
+    runs: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            paths: Paths::default(),
+            answers: BTreeMap::new(),
+            flying: Vec::new(),
+            now: at(0),
+            traffic: Some(at(0)),
+            silent_since: None,
+            sent: Vec::new(),
+            runs: 0,
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            session: true,
+            traffic: self.traffic,
+            silent_since: self.silent_since,
+            sent: self.traffic,
+        }
+    }
+
+    fn run_to(&mut self, end: Instant) {
+        loop {
+            self.runs += 1;
+            let facts = self.facts();
+            for via in self.paths.run(&facts, self.now).probes {
+                self.paths.probed(via, self.now);
+                self.sent.push((self.now, via));
+                if let Some(rtt) = self.answers.get(&via) {
+                    self.flying.push((self.now + *rtt, via, *rtt));
+                }
+            }
+            let answer = self.flying.iter().map(|(at, _, _)| *at).min();
+            let deadline = self.paths.deadline(&self.facts(), self.now);
+            assert!(deadline.is_none_or(|at| at > self.now), "no busy loop");
+            let next = [answer, deadline].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = next;
+            let (landed, flying) = self.flying.drain(..).partition(|(at, _, _)| *at <= next);
+            self.flying = flying;
+            let landed: Vec<(Instant, Via, Duration)> = landed;
+            for (_, via, rtt) in landed {
+                self.silent_since = None;
+                self.paths.answered(via, rtt, self.now);
+            }
+        }
+    }
+
+    fn since(&self, since: Instant) -> usize {
+        self.sent.iter().filter(|(at, _)| *at >= since).count()
+    }
+}
+
+/// Relayed at first, with a straight way that answers.
+fn relayed() -> Pair {
+    let mut pair = Pair::new();
+    pair.paths.set_moons(&[moon(1)], at(0));
+    pair.answers.insert(relay(1), millis(60));
+    pair.answers.insert(straight(1), millis(20));
+    pair.paths.established(relay(1), Some(millis(60)), at(0));
+    pair.paths.learn(straight(1), Origin::Told, at(0));
+    pair
+}
+
+#[test]
+fn a_straight_way_is_taken_once_it_answers_and_not_before() {
+    let mut pair = relayed();
+    pair.run_to(at(19));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    pair.run_to(at(20));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn a_way_that_never_answers_is_never_taken_and_gets_a_bounded_number_of_probes() {
+    let mut pair = relayed();
+    pair.answers.remove(&straight(1));
+    pair.traffic = Some(at(3_600_000));
+    pair.run_to(at(600_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    let to_nobody = pair.sent.iter().filter(|(_, via)| *via == straight(1));
+    // At 0, 10, 30, 70, 150, 310 and 610 s.
+    assert_eq!(to_nobody.count(), 6 * BURST.len());
+}
+
+#[test]
+fn a_black_hole_is_left_for_the_relay_within_two_seconds_and_come_back_from_later() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    pair.answers.remove(&straight(1));
+    pair.traffic = Some(at(100_000));
+    pair.silent_since = Some(at(5_000));
+    pair.run_to(at(6_500));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    pair.answers.insert(straight(1), millis(20));
+    pair.run_to(at(30_000));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn one_lost_probe_changes_nothing() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    pair.silent_since = Some(at(5_000));
+    let rtt = pair.answers.remove(&straight(1)).unwrap();
+    pair.run_to(at(5_600));
+    pair.answers.insert(straight(1), rtt);
+    pair.traffic = Some(at(5_000));
+    pair.run_to(at(20_000));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn packets_that_come_another_way_make_the_way_in_use_prove_itself() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    pair.answers.remove(&straight(1));
+    pair.answers.insert(straight(2), millis(20));
+    // The peer moved: its packets come from elsewhere.
+    pair.paths.heard(straight(2), at(5_000));
+    pair.traffic = Some(at(5_000));
+    pair.run_to(at(5_600));
+    assert_eq!(pair.paths.selected(), Some(straight(2)));
+}
+
+#[test]
+fn two_good_ways_do_not_make_it_flap() {
+    let mut pair = relayed();
+    pair.answers.insert(straight(2), millis(21));
+    pair.paths.learn(straight(2), Origin::Told, at(0));
+    pair.run_to(at(1_000));
+    let first = pair.paths.selected();
+    for second in 1..100 {
+        let faster = straight(1 + u8::try_from(second % 2).unwrap());
+        pair.answers.insert(faster, millis(19));
+        pair.answers
+            .insert(straight(2 - u8::try_from(second % 2).unwrap()), millis(21));
+        pair.traffic = Some(pair.now);
+        pair.paths.heard(faster, pair.now);
+        pair.run_to(at(1_000 + second * 1_000));
+        assert_eq!(pair.paths.selected(), first);
+    }
+}
+
+#[test]
+fn a_lost_moon_gives_way_to_another() {
+    let mut pair = relayed();
+    pair.answers.remove(&straight(1));
+    pair.answers.insert(relay(2), millis(80));
+    pair.paths.set_moons(&[moon(1), moon(2)], at(0));
+    pair.run_to(at(5_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    pair.answers.remove(&relay(1));
+    pair.silent_since = Some(at(5_000));
+    pair.traffic = Some(at(6_000));
+    pair.run_to(at(7_000));
+    assert_eq!(pair.paths.selected(), Some(relay(2)));
+    pair.paths.set_moons(&[moon(1)], at(7_000));
+    assert_ne!(pair.paths.selected(), Some(relay(2)));
+}
+
+#[test]
+fn an_idle_pair_is_silent_and_wakes_on_the_relay() {
+    let mut pair = relayed();
+    pair.run_to(at(100_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)), "cold");
+    let runs = pair.runs;
+    pair.run_to(at(10_000_000));
+    assert_eq!(pair.since(at(61_000)), 0);
+    assert!(pair.runs <= runs + 2);
+    pair.traffic = Some(at(10_000_000));
+    pair.run_to(at(10_000_100));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn a_straight_way_is_kept_open_while_there_is_traffic_in_a_minute() {
+    let mut pair = relayed();
+    pair.run_to(at(3_000));
+    let before = pair.sent.len();
+    pair.run_to(at(59_000));
+    let kept = &pair.sent[before..];
+    assert!((1..=3).contains(&kept.len()), "{kept:?}");
+}
+
+#[test]
+fn a_peer_that_lies_of_a_thousand_endpoints_makes_us_send_little() {
+    let mut pair = relayed();
+    pair.traffic = Some(at(100_000));
+    for round in 0..50_u16 {
+        for port in 0..100 {
+            let victim = ([198, 51, 100, 1], 1 + round * 100 + port);
+            pair.paths.learn(
+                Via::Direct(Remote::Udp(victim.into())),
+                Origin::Told,
+                pair.now,
+            );
+        }
+        pair.run_to(at(u64::from(round) * 1_000));
+    }
+    let victims = pair.sent.iter().filter(|(_, via)| match via {
+        Via::Direct(Remote::Udp(endpoint)) => endpoint.ip().to_string() == "198.51.100.1",
+        _ => false,
+    });
+    let most = usize::try_from(BUDGET_MAX + 50 * BUDGET_PER_SECOND).unwrap();
+    assert!(victims.count() <= most + 16);
+    assert!(pair.paths.view().len() <= WAYS_MAX);
+}
