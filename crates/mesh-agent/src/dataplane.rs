@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Opened, Route};
+use mesh_core::{Opened, Remote, Route};
 use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
@@ -22,7 +22,10 @@ use mesh_os::{
     udp::{Datagram, RecvBatch, SendBatch},
 };
 use mesh_types::Instant;
-use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes, is_data};
+use mesh_wire::{
+    relay,
+    wireguard::{DATA_HEADER_BYTES, data_message_bytes, is_data},
+};
 use tracing::{debug, error};
 
 use crate::{
@@ -37,6 +40,9 @@ const BATCH_PACKETS: usize = 64;
 /// The largest packet that the TUN gives, in bytes: any MTU up to that of Ethernet, until larger
 /// ones are proven.
 const PACKET_BYTES_MAX: usize = 1500;
+
+/// Room in front of a packet, for its own header and a relay's.
+const HEAD_ROOM: usize = relay::HEADER_BYTES + DATA_HEADER_BYTES;
 
 /// Room behind a packet for padding to 16 bytes and the 16 bytes of the tag.
 const TAIL_ROOM: usize = 32;
@@ -129,12 +135,7 @@ fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<
 
 /// From the TUN to the network.
 fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
-    let mut batch = PacketBatch::new(
-        BATCH_PACKETS,
-        PACKET_BYTES_MAX,
-        DATA_HEADER_BYTES,
-        TAIL_ROOM,
-    );
+    let mut batch = PacketBatch::new(BATCH_PACKETS, PACKET_BYTES_MAX, HEAD_ROOM, TAIL_ROOM);
     let mut sending = SendBatch::new();
     while !stop.is_stopped() {
         pulse.beat(Part::Outbound);
@@ -145,25 +146,35 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
         let now = clock::now();
         let mut route: Option<Route> = None;
         for slot in batch.packets() {
-            let packet_bytes = slot.len() - DATA_HEADER_BYTES - TAIL_ROOM;
-            let packet = &slot[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes];
+            let packet_bytes = slot.len() - HEAD_ROOM - TAIL_ROOM;
+            let packet = &slot[HEAD_ROOM..HEAD_ROOM + packet_bytes];
             if !route.as_ref().is_some_and(|route| route.covers(packet)) {
                 route = overlay.forwarding.route(packet);
             }
             let sealed = match &route {
                 Some(route) => {
-                    let frame = &mut slot[..data_message_bytes(packet_bytes)];
-                    let sealed = route.seal(frame, packet_bytes, now);
-                    sealed.ok().map(|length| (route.endpoint(), length))
+                    let (relayed, message) = slot.split_at_mut(relay::HEADER_BYTES);
+                    let message = &mut message[..data_message_bytes(packet_bytes)];
+                    let sealed = route.seal(message, packet_bytes, now);
+                    let begin = route.relay_header().map_or(relay::HEADER_BYTES, |header| {
+                        relayed.copy_from_slice(header);
+                        0
+                    });
+                    let frame = |length| begin..relay::HEADER_BYTES + length;
+                    sealed.ok().map(|length| (route.remote(), frame(length)))
                 }
                 None => None,
             };
-            let Some((endpoint, length)) = sealed else {
+            let Some((remote, frame)) = sealed else {
                 route = None;
-                overlay.handle_packet(&slot[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes]);
+                overlay.handle_packet(&slot[HEAD_ROOM..HEAD_ROOM + packet_bytes]);
                 continue;
             };
-            if let Err(error) = sending.push(&overlay.socket, endpoint, None, &slot[..length]) {
+            let Remote::Udp(endpoint) = remote else {
+                overlay.send(remote, &slot[frame]);
+                continue;
+            };
+            if let Err(error) = sending.push(&overlay.socket, endpoint, None, &slot[frame]) {
                 debug!(%endpoint, %error, "could not send");
             }
         }
@@ -202,7 +213,8 @@ pub(crate) fn open<'a>(
     now: Instant,
 ) -> Option<&'a [u8]> {
     let Datagram { from, payload, .. } = datagram;
-    if !is_data(payload) {
+    let from = Remote::Udp(from);
+    if !is_data(payload) && !relay::is_data(payload) {
         overlay.handle_datagram(from, payload);
         return None;
     }
@@ -214,8 +226,8 @@ pub(crate) fn open<'a>(
     }
     match opened {
         Opened::Packet { packet, .. } => Some(packet),
-        Opened::Agent { peer, packet } => {
-            overlay.handle_agent_packet(&peer, packet);
+        Opened::Agent { peer, via, packet } => {
+            overlay.handle_agent_packet(&peer, via, packet);
             None
         }
         Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,

@@ -12,8 +12,8 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, Now, PeerState, PeerView, Received, Stamp,
-    TakeOverError, TakenOver,
+    Engine, EngineConfig, Event, Forwarding, Handover, Now, PeerState, PeerView, Received, Remote,
+    Stamp, TakeOverError, TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -53,14 +53,16 @@ pub(crate) enum News {
 }
 
 /// How a ping ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PingOutcome {
     /// The peer answered.
     Answered {
         /// The round trip.
         rtt: Duration,
-        /// Where the peer is.
-        endpoint: SocketAddr,
+        /// Where the peer is, unless a moon relays.
+        endpoint: Option<SocketAddr>,
+        /// The moon that relays.
+        relay: Option<MachineName>,
     },
     /// No answer came in time.
     Unanswered,
@@ -81,7 +83,7 @@ pub(crate) struct Overlay {
 struct State {
     engine: Engine,
     directory: Directory,
-    pings: HashMap<(WireguardPublicKey, u64), oneshot::Sender<(Duration, SocketAddr)>>,
+    pings: HashMap<(WireguardPublicKey, u64), oneshot::Sender<(Duration, Via)>>,
     /// Serial and head hash of the roster in force, to be told to peers.
     epoch: Option<(Serial, [u8; 32])>,
     /// Stamps that are to be reserved, and of which the control plane has not heard.
@@ -126,11 +128,13 @@ impl Overlay {
     /// Brings the peers in line with `roster`: who is gone loses its sessions before this returns.
     pub(crate) fn apply_roster(&self, roster: &Roster, own: &PublicIdentity) {
         let peers = peers::of_roster(roster, own);
+        let moons = peers::moons(roster);
         self.with(|state, now| {
             state.directory.replace(&peers);
             state.epoch = Some((roster.head().serial, roster.head_hash().0));
             let configs = peers.into_iter().map(|(_, peer)| peer).collect();
             state.engine.set_peers(configs, now);
+            state.engine.set_moons(&moons, now);
             state.tell_epoch(now);
         });
     }
@@ -189,7 +193,11 @@ impl Overlay {
             return outcome;
         }
         match tokio::time::timeout(timeout, answered).await {
-            Ok(Ok((rtt, endpoint))) => PingOutcome::Answered { rtt, endpoint },
+            Ok(Ok((rtt, via))) => PingOutcome::Answered {
+                rtt,
+                endpoint: via.udp(),
+                relay: self.lock().directory.relay(via),
+            },
             Ok(Err(_)) | Err(_) => PingOutcome::Unanswered,
         }
     }
@@ -203,12 +211,18 @@ impl Overlay {
             .keys()
             .filter_map(|key| {
                 let view = state.engine.peer(&key, now)?;
+                let relay = view.via.and_then(|via| state.directory.relay(via));
                 Some((
                     state.directory.name(&key)?.clone(),
-                    link(&view, now.instant),
+                    link(&view, relay, now.instant),
                 ))
             })
             .collect()
+    }
+
+    /// Where this machine may be reached, as it knows itself.
+    pub(crate) fn set_own_endpoints(&self, endpoints: Vec<SocketAddr>) {
+        self.with(|state, now| state.engine.set_own_endpoints(endpoints, now));
     }
 
     /// This machine's addresses changed: peers are greeted anew, and so learn the new ones.
@@ -236,7 +250,7 @@ impl Overlay {
     }
 
     /// A datagram that is no transport message.
-    pub(crate) fn handle_datagram(&self, from: SocketAddr, datagram: &mut [u8]) {
+    pub(crate) fn handle_datagram(&self, from: Remote, datagram: &mut [u8]) {
         self.with(
             |state, now| match state.engine.handle_datagram(from, datagram, now) {
                 Received::Refused(refusal) => trace!(%refusal, "datagram dropped"),
@@ -246,8 +260,8 @@ impl Overlay {
     }
 
     /// A packet that a peer's agent sent to this one.
-    pub(crate) fn handle_agent_packet(&self, peer: &WireguardPublicKey, packet: &[u8]) {
-        self.with(|state, now| state.engine.handle_agent_packet(peer, packet, now));
+    pub(crate) fn handle_agent_packet(&self, peer: &WireguardPublicKey, via: Via, packet: &[u8]) {
+        self.with(|state, now| state.engine.handle_agent_packet(peer, via, packet, now));
     }
 
     /// Runs the timers that are due. Returns how long until the next; `None`: none is set.
@@ -298,9 +312,7 @@ impl Overlay {
             self.tell(&mut state, event, now);
         }
         while let Some(transmit) = state.engine.poll_transmit() {
-            if let Err(error) = self.socket.send(transmit.to, None, &transmit.data) {
-                debug!(to = %transmit.to, %error, "could not send");
-            }
+            self.send(transmit.to, &transmit.data);
         }
         if let Some(until) = state.unreserved.take() {
             // Nobody asks for it again, so it stays until it is taken.
@@ -338,17 +350,19 @@ impl Overlay {
                 peer,
                 id,
                 rtt_micros,
-                endpoint,
+                via,
             } => {
                 if let Some(waiting) = state.pings.remove(&(peer, id)) {
                     // Whoever waited may have given up.
-                    let _ = waiting.send((Duration::from_micros(rtt_micros), endpoint));
+                    let _ = waiting.send((Duration::from_micros(rtt_micros), via));
                 }
             }
-            Event::SessionEstablished { peer, endpoint, .. } => {
+            Event::SessionEstablished { peer, via, .. } => {
                 if let Some(peer) = name(state, &peer) {
-                    debug!(%peer, %endpoint, "session established");
-                    self.report(News::Reached(peer, endpoint));
+                    debug!(%peer, ?via, "session established");
+                    if let Some(endpoint) = via.udp() {
+                        self.report(News::Reached(peer, endpoint));
+                    }
                 }
                 state.tell_epoch_to(&peer, now);
             }
@@ -363,6 +377,16 @@ impl Overlay {
                 }
             }
             other => debug!(?other, "an event that this release does not act on"),
+        }
+    }
+
+    pub(crate) fn send(&self, to: Remote, datagram: &[u8]) {
+        let Remote::Udp(endpoint) = to else {
+            debug!(%to, "no stream of this number");
+            return;
+        };
+        if let Err(error) = self.socket.send(endpoint, None, datagram) {
+            debug!(%to, %error, "could not send");
         }
     }
 
@@ -411,7 +435,7 @@ pub(crate) fn now() -> Now {
     }
 }
 
-fn link(view: &PeerView, now: Instant) -> Link {
+fn link(view: &PeerView, relay: Option<MachineName>, now: Instant) -> Link {
     let since = |since: Instant| now.saturating_since(since);
     let last_handshake = view.last_handshake.map(|at| at.instant);
     let quiet = view
@@ -427,8 +451,9 @@ fn link(view: &PeerView, now: Instant) -> Link {
         PeerState::Established => Phase::Connected,
     };
     Link {
-        endpoint: view.endpoint,
-        candidates: view.candidates,
+        endpoint: view.via.and_then(Via::udp),
+        relay,
+        ways: view.ways,
         phase,
         last_handshake: last_handshake.map(since),
         rtt: view.rtt,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mesh_core::{PeerConfig, Protocol};
-use mesh_inventory::roster::{Member, Roster};
+use mesh_core::{PeerConfig, Protocol, Via};
+use mesh_inventory::roster::{Member, Role, Roster};
 use mesh_types::{MachineName, MemberKey, NodeId, PublicIdentity, WireguardPublicKey};
 use mesh_wire::control::ENDPOINTS_MAX;
 
@@ -28,6 +28,20 @@ pub(crate) fn of_roster(roster: &Roster, own: &PublicIdentity) -> Vec<(MachineNa
         .filter_map(|member| Some((member.name.clone(), peer(member)?)))
         .filter(|(_, peer)| peer.key != own.wireguard())
         .collect()
+}
+
+/// The members that relay for others: moons, and controllers, unless their settings say otherwise.
+pub(crate) fn moons(roster: &Roster) -> Vec<WireguardPublicKey> {
+    roster
+        .members()
+        .values()
+        .filter(|member| member.enabled && relays(member))
+        .filter_map(|member| Some(member.public_key?.wireguard()))
+        .collect()
+}
+
+fn relays(member: &Member) -> bool {
+    member.roles.contains(&Role::Moon) || member.roles.contains(&Role::Controller)
 }
 
 fn is_switched_on(roster: &Roster, own: &NodeId) -> bool {
@@ -83,6 +97,14 @@ impl Directory {
     /// The name of the peer with `key`.
     pub(crate) fn name(&self, key: &WireguardPublicKey) -> Option<&MachineName> {
         self.names.get(key)
+    }
+
+    /// The name of the moon that relays on this way, if one does.
+    pub(crate) fn relay(&self, via: Via) -> Option<MachineName> {
+        match via {
+            Via::Relay(moon) => self.name(&moon).cloned(),
+            Via::Direct(_) => None,
+        }
     }
 
     /// All peers' keys.

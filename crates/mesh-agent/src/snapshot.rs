@@ -60,6 +60,7 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
         rtt_micros: None,
         path: None,
         endpoint: None,
+        relay: None,
         reason: None,
     };
     let is_self = matches!(&member.public_key, Some(MemberKey::Mesh(key)) if key == agent.public());
@@ -75,10 +76,18 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
         return answer;
     }
     match agent.overlay.ping(&member.name, timeout).await {
-        PingOutcome::Answered { rtt, endpoint } => {
+        PingOutcome::Answered {
+            rtt,
+            endpoint,
+            relay,
+        } => {
             answer.rtt_micros = Some(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
-            answer.path = Some(mesh_api::PathKind::Direct);
-            answer.endpoint = Some(endpoint);
+            answer.path = Some(match &relay {
+                Some(_) => mesh_api::PathKind::Relayed,
+                None => mesh_api::PathKind::Direct,
+            });
+            answer.endpoint = endpoint;
+            answer.relay = relay;
         }
         PingOutcome::Unanswered => {
             let links = agent.overlay.links();

@@ -31,6 +31,8 @@ fn look_up(agent: &Agent) -> bool {
             });
             if changed {
                 debug!(endpoints = ?*agent.endpoints.borrow(), "own endpoints changed");
+                let endpoints = agent.endpoints.borrow().clone();
+                agent.overlay.set_own_endpoints(endpoints);
             }
             changed
         }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use mesh_api::{PathKind, PeerState, PeerStatus};
 use mesh_inventory::roster::{Member, Roster};
-use mesh_types::{MemberKey, NodeId, Serial};
+use mesh_types::{MachineName, MemberKey, NodeId, Serial};
 
 /// From this difference of the clocks on, it is named: far above what drift and latency make.
 const SKEW_NAMED_MIN: Duration = Duration::from_secs(120);
@@ -37,12 +37,14 @@ pub(crate) enum Standing {
 }
 
 /// What the engine knows of a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     /// The endpoint in use, or tried last.
     pub(crate) endpoint: Option<SocketAddr>,
-    /// How many endpoints may be tried.
-    pub(crate) candidates: usize,
+    /// The moon that relays, if one does.
+    pub(crate) relay: Option<MachineName>,
+    /// How many ways may be tried.
+    pub(crate) ways: usize,
     /// What goes on with it.
     pub(crate) phase: Phase,
     /// Time since the last completed handshake.
@@ -55,6 +57,17 @@ pub(crate) struct Link {
     pub(crate) rx_bytes: u64,
     /// Bytes sent.
     pub(crate) tx_bytes: u64,
+}
+
+impl Link {
+    /// How packets go.
+    pub(crate) fn path(&self) -> Option<PathKind> {
+        match (&self.relay, self.endpoint) {
+            (Some(_), _) => Some(PathKind::Relayed),
+            (None, Some(_)) => Some(PathKind::Direct),
+            (None, None) => None,
+        }
+    }
 }
 
 /// What goes on with a peer.
@@ -154,7 +167,7 @@ pub(crate) fn not_tried(member: &Member) -> Option<String> {
 /// The line of one peer.
 pub(crate) fn peer(member: &Member, link: Option<&Link>, scene: &Scene) -> PeerStatus {
     let (state, reason) = state(member, link, scene);
-    let link = link.copied().unwrap_or_default();
+    let link = link.cloned().unwrap_or_default();
     let connected = state == PeerState::Connected;
     let in_use = connected || (state == PeerState::Idle && link.last_handshake.is_some());
     let last_handshake_seconds = link.last_handshake.map(|age| age.as_secs());
@@ -163,8 +176,9 @@ pub(crate) fn peer(member: &Member, link: Option<&Link>, scene: &Scene) -> PeerS
         address: member.address,
         ipv4: member.ipv4,
         tags: member.tags.clone(),
-        path: (in_use && link.endpoint.is_some()).then_some(PathKind::Direct),
+        path: link.path().filter(|_| in_use),
         endpoint: link.endpoint,
+        relay: link.relay,
         rtt_micros: link.rtt.map(micros),
         last_handshake: last_handshake_seconds
             .map(|age| mesh_api::rfc3339(scene.unix_seconds.saturating_sub(age))),
@@ -190,7 +204,7 @@ fn state(member: &Member, link: Option<&Link>, scene: &Scene) -> (PeerState, Opt
     match link.phase {
         Phase::Connected => (PeerState::Connected, None),
         Phase::Idle => (PeerState::Idle, Some("no traffic".to_owned())),
-        Phase::Connecting(_) if link.endpoint.is_none() && link.candidates == 0 => {
+        Phase::Connecting(_) if link.path().is_none() && link.ways == 0 => {
             (PeerState::Unreachable, Some(no_endpoint(scene)))
         }
         Phase::Connecting(since) if since < CONNECTING_MAX => (

@@ -147,8 +147,11 @@ pub struct PeerStatus {
     pub tags: Vec<String>,
     /// How packets reach it; `None`: they do not.
     pub path: Option<PathKind>,
-    /// The underlay endpoint in use; `None`: none.
+    /// The underlay endpoint in use; `None`: none, or a moon relays.
     pub endpoint: Option<SocketAddr>,
+    /// The moon that relays; `None`: none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<MachineName>,
     /// The last round trip inside the tunnel, in microseconds; `None`: never measured.
     pub rtt_micros: Option<u64>,
     /// When the last handshake was completed, RFC 3339 in UTC; `None`: never.
@@ -178,8 +181,11 @@ pub struct Ping {
     pub rtt_micros: Option<u64>,
     /// How the echo travelled.
     pub path: Option<PathKind>,
-    /// The underlay endpoint it went through.
+    /// The underlay endpoint it went through; `None`: none, or a moon relayed it.
     pub endpoint: Option<SocketAddr>,
+    /// The moon that relayed it; `None`: none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<MachineName>,
     /// Why there was no answer; `None` if there was.
     pub reason: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use mesh_api::PathKind;
+use mesh_types::MachineName;
 
 /// An age in its largest whole unit: `12 s`, `9 min`, `3 h`, `4 d`.
 pub(crate) fn age(seconds: u64) -> String {
@@ -42,9 +43,16 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A path with its endpoint: `direct 192.0.2.7:4193`; `tried 192.0.2.7:4193` where there is none yet, or
+/// A path with its endpoint or moon: `direct 192.0.2.7:4193`, `relayed by cinnabar`; `tried 192.0.2.7:4193` where there is none yet, or
 /// `-`.
-pub(crate) fn path(path: Option<PathKind>, endpoint: Option<SocketAddr>) -> String {
+pub(crate) fn path(
+    path: Option<PathKind>,
+    endpoint: Option<SocketAddr>,
+    relay: Option<&MachineName>,
+) -> String {
+    if let Some(moon) = relay {
+        return format!("relayed by {moon}");
+    }
     let kind = match path {
         None => {
             return endpoint.map_or_else(|| "-".to_owned(), |tried| format!("tried {tried}"));

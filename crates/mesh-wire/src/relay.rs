@@ -77,6 +77,14 @@ pub fn is_frame(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(&(KIND_DATA | KIND_NOTICE)))
 }
 
+/// Whether a frame carries one of WireGuard's transport messages, rather than a handshake or a notice.
+pub fn is_data(datagram: &[u8]) -> bool {
+    datagram.first() == Some(&KIND_DATA)
+        && datagram
+            .get(HEADER_BYTES..)
+            .is_some_and(crate::wireguard::is_data)
+}
+
 /// Reads a frame's header; `None`: malformed, or a notice of a later release.
 pub fn parse(datagram: &[u8]) -> Option<Frame> {
     let header: &[u8; HEADER_BYTES] = datagram.first_chunk()?;

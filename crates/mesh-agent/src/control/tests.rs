@@ -344,7 +344,7 @@ async fn where_a_peer_is_comes_from_its_static_endpoints_and_the_controllers() {
     serial_in_force(&node.agent, 7).await;
     until("the connection", || !node.agent.connections().is_empty()).await;
     find_endpoints(node.agent.clone(), name("pyrite")).await;
-    assert_eq!(node.agent.overlay.links()[&name("pyrite")].candidates, 2);
+    assert_eq!(node.agent.overlay.links()[&name("pyrite")].ways, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,12 +363,12 @@ async fn a_peer_that_was_wanted_before_a_controller_answered_is_asked_for_then()
     let packet = crate::testing::packet(&fleet, "galena", "pyrite");
     agent.overlay.handle_packet(&packet);
     find_endpoints(agent.clone(), name("pyrite")).await;
-    let candidates = || agent.overlay.links()[&name("pyrite")].candidates;
-    assert_eq!(candidates(), 0);
+    let ways = || agent.overlay.links()[&name("pyrite")].ways;
+    assert_eq!(ways(), 0);
     let task = tokio::spawn(supervise(agent.clone()));
-    until("where pyrite is", || candidates() == 1).await;
-    let cinnabar = agent.overlay.links()[&name("cinnabar")];
-    assert_eq!(cinnabar.candidates, 0, "nobody wants it");
+    until("where pyrite is", || ways() == 1).await;
+    let cinnabar = &agent.overlay.links()[&name("cinnabar")];
+    assert_eq!(cinnabar.ways, 0, "nobody wants it");
     task.abort();
 }
 

@@ -45,13 +45,13 @@ fn every_state_of_a_peer_has_a_named_reason() {
         (Some(link(Phase::Connected)), SCENE, Connected, None),
         (Some(link(Phase::Connected)), skewed, Connected, None),
         (
-            Some(homeless),
+            Some(homeless.clone()),
             SCENE,
             Unreachable,
             Some("no endpoint known"),
         ),
         (
-            Some(homeless),
+            Some(homeless.clone()),
             alone,
             Unreachable,
             Some("no endpoint known, and no controller is connected"),

@@ -101,7 +101,7 @@ fn line(ping: &Ping) -> String {
             ping.name,
             ping.address,
             human::micros(micros),
-            human::path(ping.path, ping.endpoint)
+            human::path(ping.path, ping.endpoint, ping.relay.as_ref())
         ),
         None => format!(
             "{} ({}): {}\n",
@@ -158,6 +158,7 @@ mod tests {
             rtt_micros: Some(micros),
             path: Some(PathKind::Direct),
             endpoint: Some("192.0.2.7:4193".parse().unwrap()),
+            relay: None,
             reason: None,
         }
     }
@@ -167,6 +168,7 @@ mod tests {
             rtt_micros: None,
             path: None,
             endpoint: None,
+            relay: None,
             reason: Some("no endpoint known".to_owned()),
             ..answered(0)
         }

@@ -158,7 +158,7 @@ fn row(peer: &PeerStatus) -> Vec<String> {
         peer.name.to_string(),
         peer.address.to_string(),
         state(peer.state).to_owned(),
-        human::path(peer.path, peer.endpoint),
+        human::path(peer.path, peer.endpoint, peer.relay.as_ref()),
         peer.rtt_micros.map_or_else(none, human::micros),
         peer.last_handshake_seconds
             .map_or_else(none, |seconds| format!("{} ago", human::age(seconds))),

@@ -16,6 +16,7 @@ fn peer(name: &str, state: PeerState, reason: Option<&str>) -> PeerStatus {
         tags: vec!["all".to_owned(), "nixos".to_owned()],
         path: None,
         endpoint: None,
+        relay: None,
         rtt_micros: None,
         last_handshake: None,
         last_handshake_seconds: None,
@@ -72,6 +73,7 @@ fn status() -> Status {
             PeerStatus {
                 path: Some(PathKind::Direct),
                 endpoint: Some(endpoint),
+                relay: None,
                 rtt_micros: Some(1_234),
                 last_handshake: Some("2026-11-20T12:57:20Z".to_owned()),
                 last_handshake_seconds: Some(77),
@@ -81,6 +83,7 @@ fn status() -> Status {
             },
             PeerStatus {
                 endpoint: Some(endpoint),
+                relay: None,
                 ..peer(
                     "electrum",
                     PeerState::Unreachable,
