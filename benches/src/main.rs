@@ -1,6 +1,6 @@
 //! Measurements of what users feel.
 //!
-//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade`
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|relay`
 //!
 //! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
 //! other, not with another machine's.
@@ -11,6 +11,7 @@ mod cut_off;
 mod first_reply;
 mod iperf;
 mod memory;
+mod relay;
 mod samples;
 mod upgrade;
 mod wireguard_go;
@@ -18,9 +19,12 @@ mod wireguard_go;
 use anyhow::Context as _;
 
 fn main() -> anyhow::Result<()> {
+    let what = std::env::args().nth(1);
+    if what.as_deref() == Some("relay") {
+        return relay::run();
+    }
     mesh_lab::sandbox::enter()?;
     let program = mesh_lab::program_under_test()?;
-    let what = std::env::args().nth(1);
     match what.as_deref() {
         Some("first-reply") => first_reply::run(&program),
         Some("cut-off") => cut_off::run(&program),
@@ -31,6 +35,6 @@ fn main() -> anyhow::Result<()> {
             "unknown measurement `{}`",
             other.unwrap_or_default()
         ))
-        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`"),
+        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `relay`"),
     }
 }

@@ -20,7 +20,7 @@ use mesh_wire::{relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Forwarding, Now, Opened, PathView, Protocol, Refusal, Remote, Stamp, Via,
+    Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp, Via,
     allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
 };
 use context::Context;
@@ -209,6 +209,11 @@ impl Engine {
             let is_moon = peer.speaks_mesh() && moons.contains(peer.link.peer.as_bytes());
             peer.set_moon(is_moon, context, now.instant);
         });
+    }
+
+    /// Makes this node relay for others, or no more.
+    pub fn set_relay_server(&mut self, server: Option<Arc<RelayServer>>) {
+        self.context.relay_server = server;
     }
 
     /// The ways to a peer, for people; none if the key is no peer's.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use mesh_types::Instant;
-use mesh_wire::tunnel::{self, TunnelMessage};
+use mesh_wire::tunnel::{self, RelayRefused, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, Event, peer::Peer};
@@ -278,11 +278,23 @@ impl Peer {
         self.transmit_by(&way, &packet, kind, context, now)
     }
 
-    /// Whether this node relays is not decided here yet: it is no moon.
+    /// Gives a token for the remote that the request came from, if this node relays for the peer.
     fn answer_relay_request(&mut self, id: u64, via: Via, context: &mut Context, now: Now) {
-        let reason = tunnel::RelayRefused::NoMoon;
-        let refusal = TunnelMessage::RelayRefusal { id, reason };
-        self.say_via(refusal, via, Sent::Quiet, context, now);
+        let granted = match (&context.relay_server, via) {
+            (Some(server), Via::Direct(from)) => {
+                server.grant(&self.key(), from, id, &mut context.rng, now.instant)
+            }
+            (None, _) | (_, Via::Relay(_)) => Err(RelayRefused::NoMoon),
+        };
+        let answer = match granted {
+            Ok(token) => TunnelMessage::RelayGrant {
+                id,
+                token,
+                observed: via.udp(),
+            },
+            Err(reason) => TunnelMessage::RelayRefusal { id, reason },
+        };
+        self.say_via(answer, via, Sent::Quiet, context, now);
     }
 }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 use super::{EngineConfig, Event, PeerId, moons::Moons, output::Output};
 use crate::{
-    Forwarding, Now, Remote, Stamp, StreamId, Via,
+    Forwarding, Now, RelayServer, Remote, Stamp, StreamId, Via,
     cookie::ReceiverKeys,
     forwarding::{Entry, SessionTable},
     link::Link,
@@ -32,6 +32,8 @@ pub(super) struct Context {
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) output: Output,
     pub(super) moons: Moons,
+    /// What relays for others, if this node does.
+    pub(super) relay_server: Option<Arc<RelayServer>>,
     /// Where this node may be reached, as it knows itself.
     pub(super) own_endpoints: Vec<SocketAddr>,
     /// Our index of every handshake that waits for a response.
@@ -58,6 +60,7 @@ impl Context {
             forwarding: Arc::new(Forwarding::new(config.agent_address)),
             output: Output::default(),
             moons: Moons::default(),
+            relay_server: None,
             own_endpoints: Vec::new(),
             attempts: BTreeMap::new(),
             sessions: SessionTable::default(),

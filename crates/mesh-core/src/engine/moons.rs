@@ -74,10 +74,12 @@ pub(super) struct Client {
     request: Option<u64>,
     /// When the first one that is not answered was sent.
     asked_since: Option<Instant>,
-    /// The remote that a token was given for.
-    granted: Option<Remote>,
+    /// The token, and the remote that it was given for.
+    granted: Option<(Remote, u64)>,
     next: Instant,
     repeat: Duration,
+    /// When the moon last said that it does not know our token.
+    noticed: Option<Instant>,
     /// Why the moon does not relay, if it said so.
     pub(super) refused: Option<RelayRefused>,
 }
@@ -90,6 +92,7 @@ impl Client {
             granted: None,
             next: now,
             repeat: REPEAT,
+            noticed: None,
             refused: None,
         }
     }
@@ -188,15 +191,19 @@ impl Peer {
         self.request_relay(context, now);
     }
 
-    /// Asks for a token on the straight way in use.
+    /// Asks for a token on the straight way in use. A request with the token that was given there before
+    /// proves this node's address to the moon.
     pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) {
         let Some(via) = self.straight() else {
             return;
         };
-        let id = context.rng.next_u64();
         let Some(client) = &mut self.client else {
             return;
         };
+        let known = client
+            .granted
+            .filter(|(remote, _)| Via::Direct(*remote) == via);
+        let id = known.map_or_else(|| context.rng.next_u64(), |(_, token)| token);
         client.request = Some(id);
         client.asked_since.get_or_insert(now.instant);
         client.next = client.next.max(now.instant + REPEAT);
@@ -209,15 +216,29 @@ impl Peer {
         );
     }
 
+    /// The moon does not know our token: it was started anew, or sees us at another address.
     pub(super) fn ask_moon_again(&mut self, now: Instant) {
-        if let Some(client) = &mut self.client
-            && client.asked_since.is_none()
-            && now.saturating_since(client.next) == Duration::ZERO
-        {
-            client.next = now.max(client.next.min(now + RENEW_ON_NOTICE));
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        let lately = client
+            .noticed
+            .is_some_and(|at| now.saturating_since(at) < RENEW_ON_NOTICE);
+        if lately {
+            return;
+        }
+        client.noticed = Some(now);
+        client.next = now;
+        client.repeat = REPEAT;
+        // Who was started anew knows no session either.
+        self.begin(now);
+    }
+
+    /// This node has another address: its tokens do not count from there.
+    pub(super) fn renew_grant(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client {
+            client.next = now;
             client.repeat = REPEAT;
-            // The moon may have been started anew, and then knows no session either.
-            self.begin(now);
         }
     }
 
@@ -241,8 +262,9 @@ impl Peer {
         client.request = None;
         client.asked_since = None;
         client.refused = None;
-        client.granted = Some(remote);
-        client.next = now + RENEW;
+        client.granted = Some((remote, token));
+        // A new token has not proven this node's address yet: the next request does, at once.
+        client.next = if token == id { now + RENEW } else { now };
         client.repeat = REPEAT;
         let observed = observed.filter(|_| matches!(remote, Remote::Udp(_)));
         let moon = OpenMoon { key, remote, token };
@@ -276,10 +298,10 @@ impl Peer {
         let moved = self
             .client
             .as_ref()
-            .is_some_and(|client| client.granted.is_some_and(|granted| granted != remote));
+            .is_some_and(|client| client.granted.is_some_and(|(granted, _)| granted != remote));
         if moved {
             if let Some(client) = &mut self.client {
-                client.granted = Some(remote);
+                client.granted = None;
             }
             self.request_relay(context, now);
         }

@@ -141,6 +141,7 @@ impl Peer {
         };
         self.wanted = self.wanted.max(Some(now.instant));
         self.paths.network_changed(now.instant);
+        self.renew_grant(now.instant);
         // The peer learns our address from any packet, sooner than from a whole handshake.
         if session {
             self.transmit(&[], Sent::Quiet, context, now);
