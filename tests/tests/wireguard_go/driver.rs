@@ -175,7 +175,7 @@ impl Driver {
         let clock = now(self.started);
         let received = self
             .engine
-            .handle_datagram(from, &mut room[..length], clock);
+            .handle_datagram(from.into(), &mut room[..length], clock);
         if let Received::Packet { packet, .. } = received {
             self.answered = icmp::answered(packet).or(self.answered);
             if let Some(reply) = icmp::reply(packet) {
@@ -196,7 +196,10 @@ impl Driver {
         }
         while let Some(transmit) = self.engine.poll_transmit() {
             // Lost, if the other side is not there.
-            let _ = self.socket.send_to(&transmit.data, transmit.to);
+            let _ = self.socket.send_to(
+                &transmit.data,
+                transmit.to.udp().expect("no stream is ever opened"),
+            );
         }
     }
 }
