@@ -332,6 +332,7 @@ impl Engine {
     /// Acts on a change of this machine's addresses or on waking up: handshakes with every peer that has
     /// a session or waits for one, at once and to all its endpoints.
     pub fn network_changed(&mut self, now: Now) {
+        self.context.moons.forget_observed();
         self.for_each_peer(now, |peer, context| peer.network_changed(context, now));
     }
 

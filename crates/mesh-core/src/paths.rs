@@ -9,7 +9,7 @@
 //! |---|---|
 //! | probes of a way that never answered | [`BURST`] after it was heard of, then in [`RETRY`] while there is traffic |
 //! | doubt in the way in use | silence for [`SILENCE`] or twice the round trip, packets that come another way, a new network |
-//! | probes while in doubt | [`DOUBT`]: first the way in use, then the others with it |
+//! | probes while in doubt | [`DOUBT`]: the way in use, and those that may take its place |
 //! | demotion | two probes overdue on it, and an answer on another since the doubt began |
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
 //! | a probe to keep a NAT's mapping | [`KEEP`] after the last packet on a straight way, while there is traffic |
@@ -35,7 +35,7 @@ const BURST: [Duration; 7] = [
 
 /// Between bursts towards ways that did not answer, while there is traffic and no straight way: doubled
 /// each time, up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// How long traffic goes unanswered before the way in use is doubted, at least.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -43,12 +43,13 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// And at most, however long its round trip.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
-/// When the way in use is probed, after doubt began. From the second time on, other ways are, too.
+/// When the way in use is probed, after doubt began, and those with it that may take its place. The peer
+/// hears of the doubt by these, and looks at its own way.
 const DOUBT: [Duration; 8] = [
     Duration::ZERO,
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-    Duration::from_millis(600),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
     Duration::from_millis(1000),
     Duration::from_millis(1500),
     Duration::from_millis(2500),
@@ -192,6 +193,15 @@ impl Paths {
                 .chain(straight)
                 .filter(|via| Some(*via) != self.selected),
         )
+    }
+
+    /// The straight way of a family that answered last and fastest, or else one that may.
+    pub(crate) fn best_of_family(&self, ipv6: bool) -> Option<Via> {
+        self.ways
+            .iter()
+            .filter(|(via, _)| via.udp().is_some_and(|endpoint| endpoint.is_ipv6() == ipv6))
+            .min_by_key(|(_, way)| (way.rtt.is_none(), way.rtt))
+            .map(|(via, _)| *via)
     }
 
     /// Hears of a way; true if it is new. It is probed from now on.
@@ -429,9 +439,7 @@ impl Paths {
         }
         doubt.sent = due;
         probes.push(selected);
-        if due > 1 {
-            probes.extend(self.others(selected));
-        }
+        probes.extend(self.others(selected));
     }
 
     /// An idle pair lets its straight way go: a NAT forgets it, and what comes first after a pause is not to

@@ -147,8 +147,11 @@ impl Peer {
                 self.compare_clocks(wall_millis, context, now);
             }
             TunnelMessage::EchoReply {
-                id, wall_millis, ..
+                id,
+                wall_millis,
+                observed,
             } => {
+                self.note_observed(observed, context);
                 self.handle_echo_reply(id, context, now);
                 self.compare_clocks(wall_millis, context, now);
             }

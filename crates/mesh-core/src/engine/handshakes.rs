@@ -27,7 +27,7 @@ pub(super) struct Attempt {
     initiator: Initiator,
     protocol: Protocol,
     index: u32,
-    message: [u8; INITIATION_BYTES],
+    pub(super) message: [u8; INITIATION_BYTES],
     mac1: [u8; 16],
     sent: Instant,
     targets: Vec<Via>,

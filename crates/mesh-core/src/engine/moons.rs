@@ -34,8 +34,8 @@ const RENEW_ON_NOTICE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Moons {
     open: BTreeMap<PeerId, OpenMoon>,
-    /// Where each moon sees this node.
-    observed: BTreeMap<PeerId, SocketAddr>,
+    /// Where each moon sees this node, by IPv4 and by IPv6.
+    observed: BTreeMap<(PeerId, bool), SocketAddr>,
     changed: bool,
 }
 
@@ -57,13 +57,23 @@ impl Moons {
     fn set(&mut self, id: PeerId, moon: OpenMoon, observed: Option<SocketAddr>) {
         self.changed |= self.open.insert(id, moon) != Some(moon);
         if let Some(observed) = observed {
-            self.changed |= self.observed.insert(id, observed) != Some(observed);
+            self.observe(id, observed);
         }
+    }
+
+    fn observe(&mut self, id: PeerId, observed: SocketAddr) {
+        let known = self.observed.insert((id, observed.is_ipv6()), observed);
+        self.changed |= known != Some(observed);
+    }
+
+    /// This node has other addresses: what the moons saw is no more.
+    pub(super) fn forget_observed(&mut self) {
+        self.observed.clear();
     }
 
     fn close(&mut self, id: &PeerId) {
         self.changed |= self.open.remove(id).is_some();
-        self.observed.remove(id);
+        self.observed.retain(|(moon, _), _| moon != id);
     }
 }
 
@@ -164,6 +174,13 @@ impl Peer {
             self.paths.set_moons(&moons, now);
         }
         self.refresh_way(context);
+        // What is under way goes through the moon again: it did not relay it with the token before.
+        if let Some(attempt) = self.attempt.take() {
+            for moon in self.paths.all().filter(|via| via.is_relay()) {
+                self.send_message(moon, &attempt.message, context);
+            }
+            self.attempt = Some(attempt);
+        }
     }
 
     /// Asks the moon for a token when that is due.
@@ -189,6 +206,25 @@ impl Peer {
             return;
         }
         self.request_relay(context, now);
+        self.ask_in_the_other_family(context, now);
+    }
+
+    /// Has the moon tell where it sees this node by the family that the token is not for, too, and keeps a
+    /// NAT's mapping there.
+    fn ask_in_the_other_family(&mut self, context: &mut Context, now: Now) {
+        let Some(endpoint) = self.straight().and_then(Via::udp) else {
+            return;
+        };
+        if let Some(other) = self.paths.best_of_family(!endpoint.is_ipv6()) {
+            self.probe_way(other, context, now);
+        }
+    }
+
+    /// An answer of a moon tells where it sees this node.
+    pub(super) fn note_observed(&self, observed: Option<SocketAddr>, context: &mut Context) {
+        if let Some(observed) = observed.filter(|_| self.client.is_some()) {
+            context.moons.observe(*self.link.peer.as_bytes(), observed);
+        }
     }
 
     /// Asks for a token on the straight way in use. A request with the token that was given there before

@@ -71,7 +71,7 @@ impl Peer {
         self.check_grant(context, now);
     }
 
-    fn probe_way(&mut self, via: Via, context: &mut Context, now: Now) {
+    pub(super) fn probe_way(&mut self, via: Via, context: &mut Context, now: Now) {
         let id = context.rng.next_u64();
         let request = TunnelMessage::EchoRequest {
             id,
