@@ -153,6 +153,8 @@ pub(crate) struct Paths {
     cleared: Option<Instant>,
     /// When bursts are sent again, and how long after that once more.
     retry: Option<(Instant, Duration)>,
+    /// Whether there was traffic when last looked at.
+    warm: bool,
     spent: u32,
     budget_at: Option<Instant>,
 }
@@ -218,6 +220,21 @@ impl Paths {
         }
         self.ways.insert(via, Way::new(origin, now));
         true
+    }
+
+    /// Hears from the peer itself where it is: what was told before and did not answer is no more.
+    pub(crate) fn told(&mut self, ways: &[Via], now: Instant) {
+        let selected = self.selected;
+        self.ways.retain(|via, way| {
+            way.is_proven()
+                || via.is_relay()
+                || way.burst.is_some()
+                || Some(*via) == selected
+                || ways.contains(via)
+        });
+        for via in ways {
+            self.learn(*via, Origin::Told, now);
+        }
     }
 
     /// Brings the relays in line with the moons that relay for this node.
@@ -346,11 +363,11 @@ impl Paths {
             self.doubt = None;
             return due;
         }
-        self.run_cold(facts, now);
+        self.run_warmth(facts, now);
         self.run_doubt(facts, now, &mut due.probes);
         self.demote(now);
         due.ask = self.run_retry(facts, now);
-        self.run_bursts(facts, now, &mut due.probes);
+        self.run_bursts(now, &mut due.probes);
         self.run_keep(facts, now, &mut due.probes);
         due
     }
@@ -371,9 +388,7 @@ impl Paths {
         let bursts = self
             .ways
             .iter()
-            .filter(|(via, way)| {
-                warm && (self.has_budget(now) || way.is_proven() || via.is_relay())
-            })
+            .filter(|(via, way)| self.has_budget(now) || way.is_proven() || via.is_relay())
             .filter_map(|(_, way)| way.burst_due())
             .min();
         let retry = self
@@ -440,6 +455,17 @@ impl Paths {
         doubt.sent = due;
         probes.push(selected);
         probes.extend(self.others(selected));
+    }
+
+    /// A relayed pair that speaks after a pause looks for a straight way at once.
+    fn run_warmth(&mut self, facts: &Facts, now: Instant) {
+        self.run_cold(facts, now);
+        let warm = is_warm(facts, now);
+        let trying = self.ways.values().any(|way| way.burst.is_some());
+        if warm && !self.warm && !trying && !self.is_straight() {
+            self.retry = Some((now, RETRY.0));
+        }
+        self.warm = warm;
     }
 
     /// An idle pair lets its straight way go: a NAT forgets it, and what comes first after a pause is not to
@@ -566,10 +592,7 @@ impl Paths {
         true
     }
 
-    fn run_bursts(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) {
-        if !is_warm(facts, now) {
-            return;
-        }
+    fn run_bursts(&mut self, now: Instant, probes: &mut Vec<Via>) {
         let selected = self.selected;
         let mut budget = self.budget(now);
         for (via, way) in &mut self.ways {

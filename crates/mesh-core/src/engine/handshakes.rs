@@ -196,6 +196,9 @@ impl Peer {
         if targets.is_empty() {
             targets.extend(self.paths.all());
         }
+        if self.client.is_none() {
+            context.moons.want();
+        }
         if targets.is_empty() || attempts > 0 {
             context
                 .output

@@ -27,6 +27,9 @@ const REPEAT: Duration = Duration::from_secs(1);
 /// A moon that answered none of its requests for this long does not relay any more.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
+/// While a peer is wanted and no moon relays, each is asked this often.
+const HASTE: Duration = Duration::from_secs(2);
+
 /// How often a notice can make us ask again.
 const RENEW_ON_NOTICE: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,8 @@ pub(super) struct Moons {
     /// Where each moon sees this node, by IPv4 and by IPv6.
     observed: BTreeMap<(PeerId, bool), SocketAddr>,
     changed: bool,
+    /// Somebody is wanted, and no moon relays.
+    wanted: bool,
 }
 
 impl Moons {
@@ -48,6 +53,15 @@ impl Moons {
     /// Endpoints of this node, as the moons see them.
     pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
         self.observed.values().copied()
+    }
+
+    /// A handshake is tried; without an open moon it may need one.
+    pub(super) fn want(&mut self) {
+        self.wanted |= self.open.is_empty();
+    }
+
+    pub(super) fn take_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.wanted)
     }
 
     pub(super) fn take_changed(&mut self) -> bool {
@@ -115,6 +129,9 @@ impl Client {
 impl Engine {
     /// Passes the news of the moons on to every peer.
     pub(super) fn publish_moons(&mut self, now: Now) {
+        if self.context.moons.take_wanted() {
+            self.for_each_peer(now, |peer, _| peer.hasten_moon(now.instant));
+        }
         if !self.context.moons.take_changed() {
             return;
         }
@@ -164,11 +181,12 @@ impl Peer {
 
     pub(super) fn moons_changed(&mut self, context: &mut Context, now: Instant) {
         if self.speaks_mesh() {
-            let own = *self.link.peer.as_bytes();
+            // A moon has to be reached straight: only there its token counts.
+            let is_moon = self.client.is_some();
             let moons: Vec<_> = context
                 .moons
                 .open()
-                .filter(|moon| *moon.key.as_bytes() != own)
+                .filter(|_| !is_moon)
                 .map(|moon| moon.key)
                 .collect();
             self.paths.set_moons(&moons, now);
@@ -200,10 +218,14 @@ impl Peer {
         }
         client.next = now.instant + client.repeat;
         client.repeat = (client.repeat * 2).min(RENEW);
-        client.asked_since.get_or_insert(now.instant);
+        let since = *client.asked_since.get_or_insert(now.instant);
         if self.usable_session(now.instant).is_none() {
             self.want(now.instant);
             return;
+        }
+        if now.instant.saturating_since(since) >= REPEAT {
+            // It may have been started anew.
+            self.want(now.instant);
         }
         self.request_relay(context, now);
         self.ask_in_the_other_family(context, now);
@@ -246,7 +268,7 @@ impl Peer {
         self.say_via(
             TunnelMessage::RelayRequest { id },
             via,
-            Sent::Data,
+            Sent::Probe,
             context,
             now,
         );
@@ -268,6 +290,15 @@ impl Peer {
         client.repeat = REPEAT;
         // Who was started anew knows no session either.
         self.begin(now);
+    }
+
+    /// Somebody is wanted whom this moon may relay to.
+    fn hasten_moon(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client
+            && client.granted.is_none()
+        {
+            client.next = client.next.min(now + HASTE);
+        }
     }
 
     /// This node has another address: its tokens do not count from there.

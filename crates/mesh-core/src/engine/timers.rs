@@ -148,7 +148,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn retry_if_waiting_for_stamps(&mut self, now: Now) {
+    pub(super) fn retry_if_waiting_for_stamps(&mut self) {
         if let Connecting::Running {
             last, needs_stamps, ..
         } = &mut self.connecting
@@ -156,7 +156,6 @@ impl Peer {
         {
             *needs_stamps = false;
             *last = None;
-            self.wanted = self.wanted.max(Some(now.instant));
         }
     }
 

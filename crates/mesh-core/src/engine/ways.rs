@@ -117,12 +117,13 @@ impl Peer {
         context: &mut Context,
         now: Now,
     ) {
-        let usable = endpoints
+        let usable: Vec<Via> = endpoints
             .into_iter()
             .filter(|endpoint| may_be_told(endpoint.ip()))
-            .filter(|endpoint| !context.forwarding.is_inside((*endpoint).into()))
-            .collect::<Vec<_>>();
-        self.learn_endpoints(usable, now.instant);
+            .map(Via::from)
+            .filter(|via| !context.forwarding.is_inside(*via))
+            .collect();
+        self.paths.told(&usable, now.instant);
         if tell_yours {
             self.tell_candidates(false, context, now);
         }
