@@ -50,6 +50,11 @@ fn the_corpus_of_handovers_holds() {
 }
 
 #[test]
+fn the_corpus_of_frames_for_a_moon_holds() {
+    replay("relay", targets::relay);
+}
+
+#[test]
 fn the_corpus_of_control_frames_holds() {
     replay("control", targets::control);
 }

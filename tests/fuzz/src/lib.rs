@@ -5,19 +5,22 @@
 //! cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run engine
 //! ```
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use mesh_core::{
-    Handover,
+    Forwarded, Handover, RelayLimits, RelayServer, Remote,
     names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX},
 };
 use mesh_testkit::Network;
-use mesh_types::{MachineName, NetworkId, Serial};
+use mesh_types::{Instant, MachineName, NetworkId, Serial, WireguardPublicKey};
 use mesh_wire::{
     control::{FrameHeader, HEADER_BYTES, Notice, Reply, Request, decode_message},
+    relay::{self, MemberTag},
     tunnel,
     wireguard::{self, CookieReply, Initiation, Message, Response},
 };
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
 
 /// Parses WireGuard's messages; what is parsed is emitted as it was.
 pub fn wireguard(bytes: &[u8]) {
@@ -163,6 +166,72 @@ fn inside(network: &mut Network, node: usize, packet: &[u8]) {
     if route.seal(&mut frame, packet.len(), now).is_ok() {
         let from = network.nodes[node].endpoint;
         network.inject(1 - node, from, frame);
+    }
+}
+
+/// Lets members and strangers loose on a moon: `bytes` is a row of actions, each an opcode, two operands, a
+/// length and so many bytes. A frame goes only to where the receiver's token came back from, and nobody else
+/// gets more bytes than he sent.
+pub fn relay(bytes: &[u8]) {
+    const MEMBERS: u8 = 4;
+    let server = RelayServer::new(RelayLimits::default());
+    let key = |member: u8| WireguardPublicKey::try_from([member % MEMBERS + 2; 32].as_slice());
+    let key = |member| key(member).expect("32 bytes that are no low point");
+    let remote = |number: u8| Remote::Udp(SocketAddr::from(([203, 0, 113, number % 8], 4193)));
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut now = Instant::ZERO;
+    let mut given: Vec<(Remote, u64)> = Vec::new();
+    let mut proven: BTreeSet<Remote> = BTreeSet::new();
+    let mut rest = bytes;
+    while let [opcode, a, b, length, tail @ ..] = rest {
+        let (argument, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        let (from, any) = (remote(*b), given.get(usize::from(opcode / 6)).copied());
+        let token = any.map_or(0, |(_, token)| token);
+        match opcode % 6 {
+            0 | 1 => {
+                if let Ok(token) = server.grant(&key(*a), from, token, &mut rng, now) {
+                    given.push((from, token));
+                }
+                proven.extend(any.filter(|any| any.0 == from).map(|any| any.0));
+            }
+            2 => {
+                let member = MemberTag::of(key(*a).as_bytes());
+                let header = relay::Header { token, member };
+                let frame = [header.emit().as_slice(), argument].concat();
+                proven.extend(any.filter(|any| any.0 == from).map(|any| any.0));
+                relayed(&server, from, frame, now, &proven);
+            }
+            3 => relayed(&server, from, argument.to_vec(), now, &proven),
+            4 => server.set_members((0..MEMBERS).filter(|member| a >> member & 1 == 1).map(key)),
+            _ => {
+                now = now + Duration::from_millis(u64::from(*a) * u64::from(*b));
+                server.expire(now);
+            }
+        }
+        assert!(server.view().clients <= usize::from(MEMBERS));
+    }
+}
+
+fn relayed(
+    server: &RelayServer,
+    from: Remote,
+    mut frame: Vec<u8>,
+    now: Instant,
+    proven: &BTreeSet<Remote>,
+) {
+    let before = frame.clone();
+    match server.forward(from, &mut frame, now) {
+        Forwarded::To(remote) => {
+            assert!(proven.contains(&remote), "{remote} has shown nothing");
+            assert_eq!(frame.len(), before.len());
+            assert_eq!(frame[relay::HEADER_BYTES..], before[relay::HEADER_BYTES..]);
+        }
+        Forwarded::Answer(notice) => {
+            assert!(notice.len() <= before.len(), "an answer that is longer");
+            assert_eq!(frame, before);
+        }
+        Forwarded::Dropped(_) | Forwarded::NotOurs => assert_eq!(frame, before),
     }
 }
 
