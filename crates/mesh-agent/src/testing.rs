@@ -109,6 +109,8 @@ pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Memb
         gateways: Vec::new(),
         ciphers: vec!["chacha".to_owned()],
         ssh_host_keys: Vec::new(),
+        relay: true,
+        relay_rate_limit: None,
         unknown: BTreeMap::new(),
     }
 }

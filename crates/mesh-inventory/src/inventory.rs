@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 pub use self::schema::json_schema;
 pub(crate) use self::{
     fields::suggestion,
-    mesh_settings::{check_endpoint, check_settings, endpoints_of},
+    mesh_settings::{check_endpoint, check_settings, endpoints_of, relay, relay_rate_limit},
 };
 use crate::{
     report::{Problem, Report, Source},

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::{
     diff::Parts,
     host_key::ssh_host_key,
-    inventory::{Inventory, Machine, check_endpoint, endpoints_of, suggestion},
+    inventory::{
+        Inventory, Machine, check_endpoint, endpoints_of, relay, relay_rate_limit, suggestion,
+    },
     report::{Problem, Report, Severity},
     roster::{
         HeadFields, MachineClass, Member, NetworkPart, Role, Roster, RosterError, Signer, Unsigned,
@@ -172,6 +174,8 @@ impl<'a> Resolver<'a> {
                         .iter()
                         .filter_map(|key| ssh_host_key(&key.value))
                         .collect(),
+                    relay: relay(&assigned),
+                    relay_rate_limit: relay_rate_limit(&assigned),
                     unknown: BTreeMap::new(),
                 },
             );

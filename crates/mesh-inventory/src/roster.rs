@@ -100,9 +100,37 @@ pub struct Member {
     /// Its SSH host keys, each a type and base64; the field is left out where there are none.
     #[serde(rename = "sshHostKeys", default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_host_keys: Vec<String>,
+    /// Whether it relays for others as a moon or controller; the field is left out where it does.
+    #[serde(default = "relays", skip_serializing_if = "is_so")]
+    pub relay: bool,
+    /// What it relays for one client, in bytes a second; `None`, and left out: its release says.
+    #[serde(
+        rename = "relayRateLimit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub relay_rate_limit: Option<u64>,
     /// What newer releases say of a member.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
+}
+
+const fn relays() -> bool {
+    true
+}
+
+const fn is_so(so: &bool) -> bool {
+    *so
+}
+
+impl Member {
+    /// Whether it relays for others: a moon or controller that is switched on and has a mesh identity, unless
+    /// its settings say otherwise.
+    pub fn is_relay(&self) -> bool {
+        let role = self.roles.contains(&Role::Moon) || self.roles.contains(&Role::Controller);
+        let key = matches!(self.public_key, Some(MemberKey::Mesh(_)));
+        self.enabled && self.relay && role && key
+    }
 }
 
 /// Whatever is not one member's own.

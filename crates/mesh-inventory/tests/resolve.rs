@@ -143,6 +143,34 @@ fn settings_merge_from_role_over_tags_to_machine() {
 }
 
 #[test]
+fn who_relays_and_how_much_is_in_the_roster() {
+    let relaying = |controller: Value, moon: Value| {
+        let mut fleet = fleet();
+        let roles = &mut fleet["instances"]["mesh"]["roles"];
+        roles["controller"]["settings"] = controller;
+        roles["moon"] = json!({ "machines": { "cinnabar": {} }, "settings": moon });
+        let cinnabar = member(&resolved(&fleet), "cinnabar");
+        (
+            cinnabar["relay"].clone(),
+            cinnabar["relayRateLimit"].clone(),
+        )
+    };
+    let (off, on, none) = (json!({ "relay": false }), json!({}), Value::Null);
+    assert_eq!(
+        relaying(on.clone(), on.clone()),
+        (none.clone(), none.clone())
+    );
+    assert_eq!(
+        relaying(off.clone(), on.clone()),
+        (none.clone(), none.clone())
+    );
+    assert_eq!(relaying(off.clone(), off), (json!(false), none.clone()));
+    let slow = json!({ "relayRateLimit": "10KiB" });
+    let fast = json!({ "relayRateLimit": 20_000 });
+    assert_eq!(relaying(slow, fast), (none.clone(), json!(10_240)));
+}
+
+#[test]
 fn a_guest_speaks_chacha_alone() {
     let mut fleet = fleet();
     let key = format!("wireguard:{}", seed(7).public().wireguard());

@@ -1,5 +1,7 @@
 //! The settings of the mesh instance's roles.
 
+use std::collections::BTreeMap;
+
 use mesh_types::{AGENT_PORT, CONTROLLER_PORT};
 use serde_json::Value;
 
@@ -79,7 +81,7 @@ fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_
     if let Some(node) = fields.get("relayRateLimit") {
         let good = match &node.datum {
             Datum::Number(number) => number.as_u64().is_some_and(|rate| rate > 0),
-            Datum::Text(text) => is_size(text),
+            Datum::Text(text) => size(text).is_some(),
             Datum::Null | Datum::Bool(_) | Datum::List(_) | Datum::Map(_) => false,
         };
         if !good {
@@ -115,9 +117,41 @@ pub(crate) fn endpoints_of(settings: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-fn is_size(text: &str) -> bool {
+/// Whether a machine with these roles and merged settings relays: one of its roles that relay must not be
+/// told otherwise. True of other machines too, which are never asked.
+pub(crate) fn relay(roles: &BTreeMap<Role, Value>) -> bool {
+    let mut told = relaying(roles)
+        .map(|settings| settings.get("relay").and_then(Value::as_bool) != Some(false))
+        .peekable();
+    told.peek().is_none() || told.any(|relays| relays)
+}
+
+/// What it relays for one client, in bytes a second: the least that its roles' settings say.
+pub(crate) fn relay_rate_limit(roles: &BTreeMap<Role, Value>) -> Option<u64> {
+    relaying(roles)
+        .filter_map(|settings| match settings.get("relayRateLimit")? {
+            Value::String(text) => size(text),
+            other => other.as_u64(),
+        })
+        .min()
+}
+
+fn relaying(roles: &BTreeMap<Role, Value>) -> impl Iterator<Item = &Value> {
+    [Role::Controller, Role::Moon]
+        .into_iter()
+        .filter_map(|role| roles.get(&role))
+}
+
+/// A number of bytes above zero; `None`: not written as one.
+fn size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    digits.parse::<u64>().is_ok_and(|number| number > 0)
-        && ["", "KiB", "MiB", "GiB"].contains(&unit)
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0)?;
+    number.checked_mul(unit)
 }

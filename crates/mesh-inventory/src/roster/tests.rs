@@ -45,6 +45,8 @@ fn member(name: &str, byte: u8) -> (MachineName, Member) {
         gateways: vec![],
         ciphers: vec!["aes".to_owned(), "chacha".to_owned()],
         ssh_host_keys: vec![],
+        relay: true,
+        relay_rate_limit: None,
         unknown: BTreeMap::new(),
     };
     (name, member)
