@@ -191,6 +191,7 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
 /// From the network to the TUN.
 fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
     let mut batch = RecvBatch::new();
+    let mut relayed = SendBatch::new();
     while !stop.is_stopped() {
         pulse.beat(Part::Inbound);
         if !overlay.socket.recv(&mut batch)? {
@@ -200,18 +201,29 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Resu
         let now = clock::now();
         let packets = batch
             .datagrams()
-            .filter_map(|datagram| open(overlay, datagram, now));
+            .filter_map(|datagram| open(overlay, datagram, &mut relayed, now));
         tun.send(packets)?;
+        if let Err(error) = relayed.flush(&overlay.socket) {
+            debug!(%error, "could not relay");
+        }
     }
     Ok(())
 }
 
-/// Takes a datagram; returns the packet for the TUN, if there is one in it.
+/// Takes a datagram; returns the packet for the TUN, if there is one in it. A frame that this machine relays
+/// waits in `relayed`.
 pub(crate) fn open<'a>(
     overlay: &Overlay,
     datagram: Datagram<'a>,
+    relayed: &mut SendBatch,
     now: Instant,
 ) -> Option<&'a [u8]> {
+    let Overlay {
+        forwarding, socket, ..
+    } = overlay;
+    let datagram = overlay
+        .moon
+        .relay(datagram, forwarding, socket, relayed, now)?;
     let Datagram { from, payload, .. } = datagram;
     let from = Remote::Udp(from);
     if !is_data(payload) && !relay::is_data(payload) {

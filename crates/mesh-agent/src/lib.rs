@@ -26,6 +26,7 @@ mod names;
 mod overlay;
 mod peers;
 mod pulse;
+mod relay;
 mod reload;
 mod remembered;
 pub mod resolver;

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     peers::{self, Directory},
+    relay::Moon,
     view::{Link, Phase},
 };
 
@@ -74,6 +75,7 @@ pub(crate) enum PingOutcome {
 pub(crate) struct Overlay {
     pub(crate) forwarding: Arc<Forwarding>,
     pub(crate) socket: UdpSocket,
+    pub(crate) moon: Moon,
     state: Mutex<State>,
     news: mpsc::Sender<News>,
     /// The thread that runs the engine's timers.
@@ -112,6 +114,7 @@ impl Overlay {
         let overlay = Self {
             forwarding: engine.forwarding(),
             socket,
+            moon: Moon::new(),
             state: Mutex::new(State {
                 engine,
                 directory: Directory::default(),
@@ -129,12 +132,14 @@ impl Overlay {
     pub(crate) fn apply_roster(&self, roster: &Roster, own: &PublicIdentity) {
         let peers = peers::of_roster(roster, own);
         let moons = peers::moons(roster);
+        let relay_server = self.moon.apply_roster(roster, own);
         self.with(|state, now| {
             state.directory.replace(&peers);
             state.epoch = Some((roster.head().serial, roster.head_hash().0));
             let configs = peers.into_iter().map(|(_, peer)| peer).collect();
             state.engine.set_peers(configs, now);
             state.engine.set_moons(&moons, now);
+            state.engine.set_relay_server(relay_server);
             state.tell_epoch(now);
         });
     }

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::{PeerConfig, Protocol, Via};
-use mesh_inventory::roster::{Member, Role, Roster};
+use mesh_inventory::roster::{Member, Roster};
 use mesh_types::{MachineName, MemberKey, NodeId, PublicIdentity, WireguardPublicKey};
 use mesh_wire::control::ENDPOINTS_MAX;
 
@@ -35,13 +35,9 @@ pub(crate) fn moons(roster: &Roster) -> Vec<WireguardPublicKey> {
     roster
         .members()
         .values()
-        .filter(|member| member.enabled && relays(member))
+        .filter(|member| member.is_relay())
         .filter_map(|member| Some(member.public_key?.wireguard()))
         .collect()
-}
-
-fn relays(member: &Member) -> bool {
-    member.roles.contains(&Role::Moon) || member.roles.contains(&Role::Controller)
 }
 
 fn is_switched_on(roster: &Roster, own: &NodeId) -> bool {

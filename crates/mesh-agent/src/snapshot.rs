@@ -47,6 +47,7 @@ pub(crate) fn status(agent: &Agent) -> Status {
                 in_force: confinement.in_force.clone(),
                 missing: confinement.missing.clone(),
             }),
+        relaying: agent.overlay.moon.status(),
         warnings: warnings(agent, &scene),
     }
 }

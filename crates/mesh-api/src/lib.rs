@@ -39,6 +39,9 @@ pub struct Status {
     /// What holds the agent's process back; `None`: nothing was said of it.
     #[serde(default)]
     pub confinement: Option<ConfinementStatus>,
+    /// What this machine relays for others; `None`: it is no moon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relaying: Option<RelayStatus>,
     /// What is odd although it works, such as `clock differs by 9 min`.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -51,6 +54,25 @@ pub struct ConfinementStatus {
     pub in_force: Vec<String>,
     /// What is not, each with the reason.
     pub missing: Vec<String>,
+}
+
+/// What a moon does for its clients, counted since its agent's process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Members that it would relay for at this moment.
+    pub clients: u64,
+    /// Frames that were sent on.
+    pub relayed_frames: u64,
+    /// Their bytes.
+    pub relayed_bytes: u64,
+    /// Frames dropped because a client sent more than its rate or its share.
+    pub limited_frames: u64,
+    /// Frames answered with the reason why they were not sent on.
+    pub notices: u64,
+    /// What one client may send, in bytes a second.
+    pub client_bytes_per_second: u64,
+    /// What all together may send, in bytes a second.
+    pub total_bytes_per_second: u64,
 }
 
 /// This machine.

@@ -104,6 +104,12 @@ impl Forwarding {
         self.open_data(via, relayed, now)
     }
 
+    /// Whether a datagram is a frame of a moon that relays for this node, and so not one for a moon that this
+    /// node is itself.
+    pub fn knows_frame(&self, from: Remote, datagram: &[u8]) -> bool {
+        relay::is_frame(datagram) && self.unwrap(from, datagram).is_some()
+    }
+
     /// The way that a datagram came, and where in it WireGuard's message begins; `None` for a frame that
     /// comes from no moon which relays for this node. A moon's notice begins where it begins.
     pub(crate) fn unwrap(&self, from: Remote, datagram: &[u8]) -> Option<(Via, usize)> {

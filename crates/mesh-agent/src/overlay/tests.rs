@@ -8,7 +8,7 @@ use std::{
 
 use mesh_os::{
     poll::{Wake, wait_readable},
-    udp::RecvBatch,
+    udp::{RecvBatch, SendBatch},
 };
 
 use super::*;
@@ -99,6 +99,7 @@ fn pump(
     out: &std_mpsc::Sender<Vec<u8>>,
 ) {
     let mut batch = RecvBatch::new();
+    let mut relayed = SendBatch::new();
     while !stopped.load(std::sync::atomic::Ordering::Acquire) {
         let sleep = overlay.run_timers().unwrap_or(DEADLINE);
         // Timers that others set are noticed within this time.
@@ -106,10 +107,11 @@ fn pump(
         wait_readable(&overlay.socket, wake, Some(sleep)).unwrap();
         overlay.socket.recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
-            if let Some(packet) = dataplane::open(overlay, datagram, clock::now()) {
+            if let Some(packet) = dataplane::open(overlay, datagram, &mut relayed, clock::now()) {
                 let _ = out.send(packet.to_vec());
             }
         }
+        relayed.flush(&overlay.socket).unwrap();
     }
 }
 
@@ -175,7 +177,7 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
         wait_readable(&b.socket, &wake, Some(DEADLINE)).unwrap();
         assert!(b.socket.recv(&mut batch).unwrap(), "a handshake, then data");
         for datagram in batch.datagrams() {
-            if dataplane::open(&b, datagram, clock::now()).is_some() {
+            if dataplane::open(&b, datagram, &mut SendBatch::new(), clock::now()).is_some() {
                 break 'received b.forwarding.route(&answer).is_some();
             }
         }
@@ -262,7 +264,7 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
         );
         overlay.socket.recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
-            dataplane::open(overlay, datagram, clock::now());
+            dataplane::open(overlay, datagram, &mut SendBatch::new(), clock::now());
         }
     };
     receive(&b);
@@ -288,4 +290,40 @@ async fn a_reservation_of_stamps_is_not_lost_when_the_control_plane_is_behind() 
     assert!(matches!(news.try_recv(), Ok(News::ReserveStamps(_))));
     overlay.run_timers();
     assert!(news.try_recv().is_err(), "asked once");
+}
+
+#[tokio::test]
+async fn machines_that_know_only_the_moon_reach_each_other_until_one_is_removed() {
+    let mut fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
+    let machines = ["cinnabar", "galena", "pyrite"].map(|text| Machine::start(&fleet, text));
+    let [moon, a, b] = &machines;
+    for machine in &machines {
+        machine.apply(&fleet.roster(7));
+    }
+    for machine in [a, b] {
+        machine
+            .overlay
+            .add_candidates(&name("cinnabar"), &[moon.endpoint()]);
+    }
+    let relaying = || moon.overlay.moon.status().expect("a controller relays");
+    until("both are clients", || relaying().clients == 2).await;
+    a.overlay.handle_packet(&packet(&fleet, "galena", "pyrite"));
+    let got = b.packets.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(got, packet(&fleet, "galena", "pyrite"));
+    assert!(relaying().relayed_frames >= 2, "{:?}", relaying());
+    assert!(a.overlay.moon.status().is_none(), "no moon");
+
+    fleet.members.remove(&name("pyrite"));
+    moon.apply(&fleet.roster(8));
+    assert_eq!(relaying().clients, 1);
+}
+
+/// Waits until `holds`.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect(what);
 }

@@ -165,6 +165,11 @@ impl RelayServer {
         self.roster.store(Arc::new(Roster { limits, members }));
     }
 
+    /// The limits in force.
+    pub fn limits(&self) -> RelayLimits {
+        self.roster.load().limits
+    }
+
     /// Answers a member's request, which its session carried from `from`: the token for frames from there.
     ///
     /// `id` is the request's. If it is the token that was given for `from` before, the client has it from

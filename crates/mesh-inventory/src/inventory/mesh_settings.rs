@@ -129,9 +129,9 @@ pub(crate) fn relay(roles: &BTreeMap<Role, Value>) -> bool {
 /// What it relays for one client, in bytes a second: the least that its roles' settings say.
 pub(crate) fn relay_rate_limit(roles: &BTreeMap<Role, Value>) -> Option<u64> {
     relaying(roles)
-        .filter_map(|settings| match settings.get("relayRateLimit")? {
-            Value::String(text) => size(text),
-            other => other.as_u64(),
+        .filter_map(|settings| {
+            let limit = settings.get("relayRateLimit")?;
+            limit.as_str().map_or_else(|| limit.as_u64(), size)
         })
         .min()
 }

@@ -1,7 +1,8 @@
 //! `mesh status` as text: a value in, text out.
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, DnsStatus, PeerState, PeerStatus, RosterStatus, Status,
+    ConfinementStatus, ControllerStatus, DnsStatus, PeerState, PeerStatus, RelayStatus,
+    RosterStatus, Status,
 };
 
 use crate::human;
@@ -73,6 +74,9 @@ fn header(status: &Status) -> String {
     for each in &status.controllers {
         rows.push(("controller", controller(each)));
     }
+    if let Some(relays) = &status.relaying {
+        rows.push(("relays", relaying(relays)));
+    }
     if let Some(confined) = &status.confinement {
         rows.push(("confined", confinement(confined)));
     }
@@ -82,6 +86,19 @@ fn header(status: &Status) -> String {
     rows.iter()
         .map(|(label, value)| format!("{label:<11} {value}\n"))
         .collect()
+}
+
+fn relaying(relays: &RelayStatus) -> String {
+    let mut text = format!(
+        "for {} clients: {} frames, {}",
+        relays.clients,
+        relays.relayed_frames,
+        human::bytes(relays.relayed_bytes),
+    );
+    if relays.limited_frames > 0 {
+        text.push_str(&format!("; {} over a limit", relays.limited_frames));
+    }
+    text
 }
 
 fn confinement(confinement: &ConfinementStatus) -> String {

@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, DnsStatus, PathKind, PeerState, PeerStatus, RosterStatus,
-    SelfStatus, VERSION,
+    ConfinementStatus, ControllerStatus, DnsStatus, PathKind, PeerState, PeerStatus, RelayStatus,
+    RosterStatus, SelfStatus, VERSION,
 };
 use mesh_types::Serial;
 
@@ -102,6 +102,15 @@ fn status() -> Status {
             in_force: vec!["files".to_owned(), "system calls".to_owned()],
             missing: vec!["sockets by name (Landlock 9; this kernel has 7)".to_owned()],
         }),
+        relaying: Some(RelayStatus {
+            clients: 12,
+            relayed_frames: 123_456,
+            relayed_bytes: 160_000_000,
+            limited_frames: 7,
+            notices: 3,
+            client_bytes_per_second: 12_500_000,
+            total_bytes_per_second: 125_000_000,
+        }),
         warnings: vec!["clock differs by 9 min".to_owned()],
     }
 }
@@ -123,6 +132,7 @@ fn a_machine_outside_says_why() {
     status.peers.clear();
     status.warnings.clear();
     status.confinement = None;
+    status.relaying = None;
     insta::assert_snapshot!(text(&status, false).unwrap());
 }
 

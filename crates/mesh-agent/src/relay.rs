@@ -1,0 +1,142 @@
+//! This machine as a moon: whether the roster makes it one, and what its data thread does with frames.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use mesh_api::RelayStatus;
+use mesh_core::{Forwarded, Forwarding, RelayLimits, RelayServer, Remote};
+use mesh_inventory::roster::{Member, Roster};
+use mesh_os::{
+    clock,
+    udp::{Datagram, SendBatch, UdpSocket},
+};
+use mesh_types::{Instant, MemberKey, PublicIdentity, WireguardPublicKey};
+use mesh_wire::relay;
+use tracing::{debug, trace};
+
+/// The moon that this machine may be. One for the life of the process, so that clients keep their tokens
+/// when the roster makes it a moon, makes it none, and makes it one again.
+pub(crate) struct Moon {
+    server: Arc<RelayServer>,
+    /// Whether it is one. Who is none does not say so to strangers.
+    relays: AtomicBool,
+}
+
+impl Moon {
+    pub(crate) fn new() -> Self {
+        Self {
+            server: Arc::new(RelayServer::new(RelayLimits::default())),
+            relays: AtomicBool::new(false),
+        }
+    }
+
+    /// Brings it in line with `roster`: whoever is gone is relayed for no more when this returns. Gives what
+    /// the engine grants from; `None`: this machine does not relay.
+    pub(crate) fn apply_roster(
+        &self,
+        roster: &Roster,
+        own: &PublicIdentity,
+    ) -> Option<Arc<RelayServer>> {
+        let member = roster.member_by_node_id(&own.node_id());
+        let member = member.filter(|member| member.is_relay());
+        self.server.set_members(clients(roster, own, member));
+        self.relays.store(member.is_some(), Ordering::Release);
+        self.server.set_limits(limits(member?));
+        Some(Arc::clone(&self.server))
+    }
+
+    /// Relays a datagram if it is a frame for this moon, and gives it back if it is not. What is to be sent
+    /// waits in `sending`.
+    pub(crate) fn relay<'a>(
+        &self,
+        datagram: Datagram<'a>,
+        forwarding: &Forwarding,
+        socket: &UdpSocket,
+        sending: &mut SendBatch,
+        now: Instant,
+    ) -> Option<Datagram<'a>> {
+        let from = Remote::Udp(datagram.from);
+        if !relay::is_frame(datagram.payload)
+            || !self.relays.load(Ordering::Acquire)
+            // The frame of another moon, of which this one is a client.
+            || forwarding.knows_frame(from, datagram.payload)
+        {
+            return Some(datagram);
+        }
+        let (to, frame) = match self.server.forward(from, datagram.payload, now) {
+            Forwarded::To(to) => (to, &*datagram.payload),
+            Forwarded::Answer(notice) => {
+                push(from, &notice, socket, sending);
+                return None;
+            }
+            Forwarded::Dropped(reason) => {
+                trace!(%reason, "frame dropped");
+                return None;
+            }
+            Forwarded::NotOurs => return Some(datagram),
+        };
+        push(to, frame, socket, sending);
+        None
+    }
+
+    /// What `mesh status` says of it; `None`: this machine does not relay.
+    pub(crate) fn status(&self) -> Option<RelayStatus> {
+        if !self.relays.load(Ordering::Acquire) {
+            return None;
+        }
+        // Who is gone is not to be counted; nothing else needs it sooner.
+        self.server.expire(clock::now());
+        let view = self.server.view();
+        let limits = self.server.limits();
+        Some(RelayStatus {
+            clients: u64::try_from(view.clients).unwrap_or(u64::MAX),
+            relayed_frames: view.relayed_frames,
+            relayed_bytes: view.relayed_bytes,
+            limited_frames: view.limited_frames,
+            notices: view.notices,
+            client_bytes_per_second: limits.client_bytes_per_second,
+            total_bytes_per_second: limits.total_bytes_per_second,
+        })
+    }
+}
+
+/// Who may be a client: every other member that is switched on and has a mesh identity. Nobody's, where
+/// `moon` is none.
+fn clients<'a>(
+    roster: &'a Roster,
+    own: &PublicIdentity,
+    moon: Option<&Member>,
+) -> impl Iterator<Item = WireguardPublicKey> + use<'a> {
+    let own = *own;
+    roster
+        .members()
+        .values()
+        .take(moon.map_or(0, |_| usize::MAX))
+        .filter(|member| member.enabled)
+        .filter_map(move |member| match member.public_key? {
+            MemberKey::Mesh(key) if key != own => Some(key.wireguard()),
+            MemberKey::Mesh(_) | MemberKey::Wireguard(_) => None,
+        })
+}
+
+fn limits(moon: &Member) -> RelayLimits {
+    let default = RelayLimits::default();
+    RelayLimits {
+        client_bytes_per_second: moon
+            .relay_rate_limit
+            .unwrap_or(default.client_bytes_per_second),
+        ..default
+    }
+}
+
+fn push(to: Remote, frame: &[u8], socket: &UdpSocket, sending: &mut SendBatch) {
+    let Remote::Udp(endpoint) = to else {
+        debug!(%to, "no stream of this number");
+        return;
+    };
+    if let Err(error) = sending.push(socket, endpoint, None, frame) {
+        debug!(%endpoint, %error, "could not send");
+    }
+}
