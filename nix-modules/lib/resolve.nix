@@ -502,6 +502,7 @@ let
         else
           sorted machine.mesh.ciphers;
     }
+    // assigned.relayOf name
     // (
       if machine.sshHostKeys == [ ] then { } else { sshHostKeys = map keys.hostKey machine.sshHostKeys; }
     );

@@ -45,12 +45,29 @@ let
         "relayRateLimit"
       ];
 
-  isRate =
+  # 1 TiB a second, as in the program.
+  rateMax = 1099511627776;
+  units = {
+    KiB = 1024;
+    MiB = 1048576;
+    GiB = 1073741824;
+  };
+  # Bytes a second of a `relayRateLimit`; null: not written as such.
+  rateOf =
     rate:
+    let
+      parts = match "[+]?0*([1-9][0-9]{0,12})(KiB|MiB|GiB)?" rate;
+      number = builtins.fromJSON (builtins.head parts);
+      unit = builtins.elemAt parts 1;
+      factor = if unit == null then 1 else units.${unit};
+    in
     if isInt rate then
-      rate > 0
+      if rate > 0 && rate <= rateMax then rate else null
+    else if !(isString rate) || parts == null || number > rateMax / factor then
+      null
     else
-      isString rate && match "[+]?0*[1-9][0-9]{0,18}(KiB|MiB|GiB)?" rate != null;
+      number * factor;
+  isRate = rate: rateOf rate != null;
 
   settingsProblems =
     role: settings:
@@ -236,6 +253,23 @@ in
 {
   # Machines to lists of { role, settings }, in the order of the roles.
   inherit roles;
+  # What a roster says of a machine as a relay: nothing where it relays as its release does.
+  relayOf =
+    machine:
+    let
+      relaying = filter (given: given.role != "peer") roles.${machine};
+      refuses = given: (given.settings.relay or null) == false;
+      limits = filter (limit: limit != null) (
+        map (given: rateOf (given.settings.relayRateLimit or null)) relaying
+      );
+    in
+    (if relaying != [ ] && builtins.all refuses relaying then { relay = false; } else { })
+    // (
+      if limits == [ ] then
+        { }
+      else
+        { relayRateLimit = builtins.foldl' (a: b: if a < b then a else b) (head limits) limits; }
+    );
   problems =
     controllerProblems
     ++ (

@@ -82,7 +82,7 @@ fn the_debian_package_installs_upgrades_and_purges() {
     // Other bytes, the same behaviour: what a new release is to its predecessor. A section, as the package's
     // program loses what stands behind them.
     let (second, note) = (dir.path().join("next"), dir.path().join("note"));
-    std::fs::write(&note, "another release").unwrap();
+    fs::write(&note, "another release").unwrap();
     let status = Command::new("objcopy")
         .arg("--add-section")
         .arg(format!(".mesh.note={}", note.display()))

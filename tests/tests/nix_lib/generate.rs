@@ -266,7 +266,13 @@ fn mesh(names: Vec<String>) -> impl Strategy<Value = Value> {
             json!(["192.0.2.9:1", "relay.example:4193"]),
         ]);
         let relay = select(vec![Value::Null, json!(true), json!(false)]);
-        let rate = select(vec![json!(1000), json!("10MiB")]);
+        let rate = select(vec![
+            json!(1000),
+            json!("10MiB"),
+            json!("0007KiB"),
+            json!("1024GiB"),
+            json!(1_u64 << 40),
+        ]);
         let settings = (
             option::of(endpoints),
             option::weighted(0.3, relay),

@@ -57,6 +57,9 @@ pub(crate) fn check_settings(instance: &Instance, problems: &mut Vec<Problem>) {
     }
 }
 
+/// The highest rate of a relay, in bytes a second: 1 TiB, far above any line, and a whole number in JSON.
+const RATE_MAX: u64 = 1 << 40;
+
 fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_>) {
     let known: &[&str] = match role {
         Role::Controller | Role::Moon => &SERVER,
@@ -80,7 +83,7 @@ fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_
     }
     if let Some(node) = fields.get("relayRateLimit") {
         let good = match &node.datum {
-            Datum::Number(number) => number.as_u64().is_some_and(|rate| rate > 0),
+            Datum::Number(number) => number.as_u64().is_some_and(is_rate),
             Datum::Text(text) => size(text).is_some(),
             Datum::Null | Datum::Bool(_) | Datum::List(_) | Datum::Map(_) => false,
         };
@@ -142,7 +145,7 @@ fn relaying(roles: &BTreeMap<Role, Value>) -> impl Iterator<Item = &Value> {
         .filter_map(|role| roles.get(&role))
 }
 
-/// A number of bytes above zero; `None`: not written as one.
+/// A number of bytes that may be a rate; `None`: not written as one.
 fn size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
@@ -152,6 +155,10 @@ fn size(text: &str) -> Option<u64> {
         "GiB" => 1 << 30,
         _ => return None,
     };
-    let number = digits.parse::<u64>().ok().filter(|number| *number > 0)?;
-    number.checked_mul(unit)
+    let size = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    is_rate(size).then_some(size)
+}
+
+const fn is_rate(rate: u64) -> bool {
+    rate > 0 && rate <= RATE_MAX
 }
