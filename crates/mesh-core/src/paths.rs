@@ -647,7 +647,7 @@ impl Paths {
     }
 
     /// How long the way in use may be silent.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let rtt = self
             .selected
             .and_then(|via| self.ways.get(&via)?.rtt)
@@ -727,7 +727,7 @@ impl Way {
     }
 
     /// How long an answer may take.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let rtt = self.rtt.unwrap_or(RTT_UNKNOWN);
         (rtt * 2).max(rtt + OVERDUE_SLACK)
     }

@@ -387,10 +387,25 @@ impl Peer {
             .silence(traffic, now)
             .and_then(|since| self.liveness_due(since, now));
         self.liveness_armed = match traffic {
-            // All was done about this silence. It may still end, and another begin untold.
+            // All was done about this silence. It may still end, and another begin untold: within the time
+            // after which the way in use is doubted, if anybody is sending.
+            Some(_) if self.is_sending(now) => {
+                let look = now + self.paths.patience();
+                Some(due.map_or(look, |due| due.min(look)))
+            }
             Some(_) => due.or(Some(now + UNRESPONSIVE_AFTER)),
             None => [due, armed].into_iter().flatten().min(),
         };
+    }
+
+    /// Whether a mesh peer is being sent data.
+    fn is_sending(&self, now: Instant) -> bool {
+        self.speaks_mesh()
+            && self
+                .link
+                .last_data_sent
+                .get()
+                .is_some_and(|at| now.saturating_since(at) < HANDSHAKE_AFTER_MESH)
     }
 
     fn liveness_due(&self, since: Instant, now: Instant) -> Option<Instant> {
