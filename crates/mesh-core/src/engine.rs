@@ -196,9 +196,7 @@ impl Engine {
             return;
         }
         self.context.own_endpoints = endpoints;
-        self.for_each_peer(now, |peer, context| {
-            peer.tell_candidates(false, context, now);
-        });
+        self.for_each_peer(now, |peer, context| peer.tell_news(context, now));
     }
 
     /// Sets which peers are asked to relay for this node; keys that are no peer's are passed over. To be

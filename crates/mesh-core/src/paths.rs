@@ -83,6 +83,10 @@ const KEEP: Duration = Duration::from_secs(20);
 /// Ways known at a time. The ones that never answered go first.
 const WAYS_MAX: usize = 32;
 
+/// Ports of one address that packets came from: those that answered last, so that one NAT does not fill
+/// the table.
+const PORTS_HEARD_MAX: usize = 4;
+
 /// Probes to ways that never answered: this many at once, and then [`BUDGET_PER_SECOND`]. A peer that
 /// lies about where it is can make us send that much to somebody else, and no more.
 const BUDGET_MAX: u32 = 160;
@@ -214,6 +218,9 @@ impl Paths {
                 way.burst = Some((now, 0));
             }
             return false;
+        }
+        if origin == Origin::Heard {
+            self.forget_other_ports(via);
         }
         if self.ways.len() >= WAYS_MAX && !self.forget_one() {
             return false;
@@ -367,7 +374,7 @@ impl Paths {
         self.run_doubt(facts, now, &mut due.probes);
         self.demote(now);
         due.ask = self.run_retry(facts, now);
-        self.run_bursts(now, &mut due.probes);
+        self.run_bursts(facts, now, &mut due.probes);
         self.run_keep(facts, now, &mut due.probes);
         due
     }
@@ -388,7 +395,9 @@ impl Paths {
         let bursts = self
             .ways
             .iter()
-            .filter(|(via, way)| self.has_budget(now) || way.is_proven() || via.is_relay())
+            .filter(|(via, way)| {
+                warm && (self.has_budget(now) || way.is_proven() || via.is_relay())
+            })
             .filter_map(|(_, way)| way.burst_due())
             .min();
         let retry = self
@@ -457,13 +466,18 @@ impl Paths {
         probes.extend(self.others(selected));
     }
 
-    /// A relayed pair that speaks after a pause looks for a straight way at once.
+    /// A relayed pair that speaks after a pause looks for a straight way at once. What it heard of during
+    /// the pause is tried from here on: an idle pair sends nothing.
     fn run_warmth(&mut self, facts: &Facts, now: Instant) {
         self.run_cold(facts, now);
         let warm = is_warm(facts, now);
-        let trying = self.ways.values().any(|way| way.burst.is_some());
-        if warm && !self.warm && !trying && !self.is_straight() {
-            self.retry = Some((now, RETRY.0));
+        if warm && !self.warm {
+            for way in self.ways.values_mut() {
+                way.burst = way.burst.map(|_| (now, 0));
+            }
+            if !self.is_straight() {
+                self.retry = Some((now, RETRY.0 / 2));
+            }
         }
         self.warm = warm;
     }
@@ -549,7 +563,10 @@ impl Paths {
             way.owed = OWED_AFTER_DEMOTION;
             way.burst = Some((now + OWED_INTERVAL, 0));
         }
-        self.retry = Some((now + RETRY.0, RETRY.0));
+        // From one relay to another: the search for a straight way goes on as it was.
+        if !selected.is_relay() {
+            self.retry = Some((now + RETRY.0, RETRY.0));
+        }
         true
     }
 
@@ -592,7 +609,10 @@ impl Paths {
         true
     }
 
-    fn run_bursts(&mut self, now: Instant, probes: &mut Vec<Via>) {
+    fn run_bursts(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) {
+        if !is_warm(facts, now) {
+            return;
+        }
         let selected = self.selected;
         let mut budget = self.budget(now);
         for (via, way) in &mut self.ways {
@@ -680,14 +700,36 @@ impl Paths {
     }
 
     /// Makes room by forgetting a way that never answered; false if all have.
+    /// Makes room for another port of an address that packets come from: a NAT may give each packet one of
+    /// its own.
+    fn forget_other_ports(&mut self, via: Via) {
+        let address = via.udp().map(|endpoint| endpoint.ip());
+        let mut others: Vec<_> = self
+            .ways
+            .iter()
+            .filter(|(other, way)| {
+                way.origin == Origin::Heard
+                    && Some(**other) != self.selected
+                    && other.udp().map(|endpoint| endpoint.ip()) == address
+            })
+            .map(|(other, way)| (way.answered, *other))
+            .collect();
+        others.sort_unstable();
+        for (_, other) in others.iter().rev().skip(PORTS_HEARD_MAX - 1) {
+            self.ways.remove(other);
+        }
+    }
+
     fn forget_one(&mut self) -> bool {
+        // Those under trial go last, and what the peer says after what only came.
         let forgotten = self
             .ways
             .iter()
-            .filter(|(via, way)| {
-                !way.is_proven() && !via.is_relay() && Some(**via) != self.selected
+            .filter(|(via, _)| !via.is_relay() && Some(**via) != self.selected)
+            .min_by_key(|(_, way)| {
+                let told = way.origin == Origin::Told;
+                (way.burst.is_some(), way.answered, told)
             })
-            .min_by_key(|(_, way)| (way.burst.is_some(), way.origin))
             .map(|(via, _)| *via);
         forgotten.is_some_and(|via| self.ways.remove(&via).is_some())
     }
@@ -751,7 +793,8 @@ const fn rank(via: Via) -> u8 {
     }
 }
 
-fn is_warm(facts: &Facts, now: Instant) -> bool {
+/// Whether there was traffic lately.
+pub(crate) fn is_warm(facts: &Facts, now: Instant) -> bool {
     facts
         .traffic
         .is_some_and(|traffic| now.saturating_since(traffic) < WARM)

@@ -139,6 +139,19 @@ fn an_unreachable_peer_nobody_wants_is_left_alone_in_the_end() {
 }
 
 #[test]
+fn stamps_that_have_to_be_reserved_do_not_count_as_traffic() {
+    let mut network = connected(14);
+    // The first reservation lasts for 600 s: another is made while the peer is tried in vain.
+    network.run_for(seconds(200));
+    network.set_connected(1, false);
+    network.send(0, 1);
+    network.run_for(seconds(600));
+    let datagrams = network.datagrams;
+    network.run_for(seconds(3600));
+    assert_eq!(network.datagrams, datagrams);
+}
+
+#[test]
 fn a_peer_that_died_as_its_session_ended_does_not_stay_unanswered_for_ever() {
     for speaks_mesh in [true, false] {
         let mut network = Network::with_peers(17, 2, speaks_mesh, Protocol::Wireguard);

@@ -484,6 +484,8 @@ impl Peer {
         self.last_handshake = Some(now);
         if let Some(session) = self.sessions.current.clone() {
             self.tell_established(&session, context);
+            // What was told in the session before may have gone to a process that is no more.
+            self.told = None;
             self.tell_candidates(false, context, now);
         }
         self.request_relay(context, now);

@@ -139,7 +139,7 @@ impl Engine {
         self.context.forwarding.set_moons(open);
         self.for_each_peer(now, |peer, context| {
             peer.moons_changed(context, now.instant);
-            peer.tell_candidates(false, context, now);
+            peer.tell_news(context, now);
         });
         // What the peers did may not have changed the moons again.
         self.context.moons.take_changed();
@@ -181,12 +181,11 @@ impl Peer {
 
     pub(super) fn moons_changed(&mut self, context: &mut Context, now: Instant) {
         if self.speaks_mesh() {
-            // A moon has to be reached straight: only there its token counts.
-            let is_moon = self.client.is_some();
+            let own = *self.link.peer.as_bytes();
             let moons: Vec<_> = context
                 .moons
                 .open()
-                .filter(|_| !is_moon)
+                .filter(|moon| *moon.key.as_bytes() != own)
                 .map(|moon| moon.key)
                 .collect();
             self.paths.set_moons(&moons, now);
@@ -232,13 +231,15 @@ impl Peer {
     }
 
     /// Has the moon tell where it sees this node by the family that the token is not for, too, and keeps a
-    /// NAT's mapping there.
+    /// NAT's mapping there. Packets to a moon that take another moon learn so of a straight way.
     fn ask_in_the_other_family(&mut self, context: &mut Context, now: Now) {
-        let Some(endpoint) = self.straight().and_then(Via::udp) else {
-            return;
-        };
-        if let Some(other) = self.paths.best_of_family(!endpoint.is_ipv6()) {
-            self.probe_way(other, context, now);
+        let in_use = self.straight().and_then(Via::udp);
+        for ipv6 in [false, true] {
+            if in_use.is_none_or(|endpoint| endpoint.is_ipv6() != ipv6)
+                && let Some(via) = self.paths.best_of_family(ipv6)
+            {
+                self.probe_way(via, context, now);
+            }
         }
     }
 
@@ -249,29 +250,33 @@ impl Peer {
         }
     }
 
-    /// Asks for a token on the straight way in use. A request with the token that was given there before
-    /// proves this node's address to the moon.
+    /// Asks for a token on the straight way in use; if packets to the moon take another moon, on the one
+    /// that a token was given for, or else the best of each family: a moon serves whom it sees. A request
+    /// with the token that was given there before proves this node's address to the moon.
     pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) {
-        let Some(via) = self.straight() else {
+        let granted = self.client.as_ref().and_then(|client| client.granted);
+        let straight = self
+            .straight()
+            .or(granted.map(|(remote, _)| Via::Direct(remote)));
+        let ways: Vec<Via> = match straight {
+            Some(via) => vec![via],
+            None => [false, true]
+                .into_iter()
+                .filter_map(|ipv6| self.paths.best_of_family(ipv6))
+                .collect(),
+        };
+        let Some(client) = self.client.as_mut().filter(|_| !ways.is_empty()) else {
             return;
         };
-        let Some(client) = &mut self.client else {
-            return;
-        };
-        let known = client
-            .granted
-            .filter(|(remote, _)| Via::Direct(*remote) == via);
+        let known = granted.filter(|(remote, _)| ways.contains(&Via::Direct(*remote)));
         let id = known.map_or_else(|| context.rng.next_u64(), |(_, token)| token);
         client.request = Some(id);
         client.asked_since.get_or_insert(now.instant);
         client.next = client.next.max(now.instant + REPEAT);
-        self.say_via(
-            TunnelMessage::RelayRequest { id },
-            via,
-            Sent::Probe,
-            context,
-            now,
-        );
+        for via in ways {
+            let request = TunnelMessage::RelayRequest { id };
+            self.say_via(request, via, Sent::Probe, context, now);
+        }
     }
 
     /// The moon does not know our token: it was started anew, or sees us at another address.

@@ -14,7 +14,7 @@ use super::{Context, agents::Probe, peer::Peer};
 use crate::{
     Now, Via,
     link::{Sent, Way},
-    paths::{Facts, Origin},
+    paths::{Facts, Origin, is_warm},
 };
 
 /// How often a peer is told where this node may be reached, at most.
@@ -81,6 +81,14 @@ impl Peer {
         self.paths.probed(via, now.instant);
         if self.say_via(request, via, Sent::Probe, context, now) {
             self.remember_probe(id, Probe::of_way(via, now.instant));
+        }
+    }
+
+    /// Tells the peer that this node may be reached elsewhere, if there is traffic. An idle one is told as
+    /// soon as it asks, which whoever speaks first does.
+    pub(super) fn tell_news(&mut self, context: &mut Context, now: Now) {
+        if is_warm(&self.facts(now.instant), now.instant) {
+            self.tell_candidates(false, context, now);
         }
     }
 
