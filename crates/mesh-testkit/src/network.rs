@@ -204,7 +204,7 @@ impl Network {
             return;
         }
         let fast = self.rng.gen_bool(0.5);
-        self.nodes[i].receive(from, datagram, fast, self.now);
+        self.nodes[i].receive(from.into(), datagram, fast, self.now);
         self.drain(i);
     }
 

@@ -5,7 +5,7 @@ use std::{
 
 use mesh_core::{
     Engine, EngineConfig, Event, Forwarding, Now, Opened, PeerConfig, PeerState, Protocol,
-    Received, Refusal, Stamp, Transmit,
+    Received, Refusal, Remote, Stamp, Transmit,
 };
 use mesh_types::{Instant, NetworkId, WireguardPublicKey};
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
@@ -138,19 +138,10 @@ impl Node {
     }
 
     /// Takes a datagram, on the fast path or through the engine alone.
-    pub(crate) fn receive(
-        &mut self,
-        from: SocketAddr,
-        mut datagram: Vec<u8>,
-        fast: bool,
-        now: Now,
-    ) {
+    pub(crate) fn receive(&mut self, from: Remote, mut datagram: Vec<u8>, fast: bool, now: Now) {
         let clock = self.clock(now);
         if fast {
-            match self
-                .forwarding
-                .open(from.into(), &mut datagram, clock.instant)
-            {
+            match self.forwarding.open(from, &mut datagram, clock.instant) {
                 Opened::Packet { peer, packet } => self.deliver(peer, packet, now),
                 Opened::Keepalive { .. } => {}
                 Opened::Agent { peer, via, packet } => {
@@ -161,10 +152,7 @@ impl Node {
             }
             return;
         }
-        match self
-            .engine
-            .handle_datagram(from.into(), &mut datagram, clock)
-        {
+        match self.engine.handle_datagram(from, &mut datagram, clock) {
             Received::Packet { peer, packet } => {
                 let packet: &[u8] = packet;
                 self.delivered.push(Delivered {

@@ -7,17 +7,25 @@
 //!
 //! An [`Underlay`] carries datagrams between hosts and knows nothing of what is in them. [`reference`] says
 //! which pairs of hosts must have a direct path, from the behaviour of what lies between them alone.
+//! A [`Fleet`] is machines with real engines on it.
+//!
 //! The same seed gives the same world.
 
 mod filter;
+mod fleet;
 mod gateway;
 mod line;
+mod machine;
 mod nat;
 pub mod reference;
+mod talk;
 mod underlay;
 
 pub use filter::{Dependence, Filter};
+pub use fleet::{Arrived, Fleet, Traffic};
 pub use gateway::{Firewall, Gateway, Passage};
 pub use line::{Carried, Line, Way};
 pub use nat::{Nat, NatBehaviour, Ports};
+pub use reference::Verdict;
+pub use talk::Talk;
 pub use underlay::{Arrival, Families, HostId, PORT, SiteId, TooBig, Underlay};

@@ -1,0 +1,407 @@
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_core::{Now, PeerState, Remote, Transmit, Via, WallTime};
+use mesh_types::Instant;
+use mesh_wire::relay::is_frame;
+
+use super::{
+    Families, HostId, NatBehaviour, SiteId, Underlay,
+    machine::{Machine, Member, Peer},
+    reference::{self, Verdict},
+};
+use crate::packets;
+
+/// What every payload begins with.
+const MARKER: &[u8; 8] = b"payload:";
+
+/// One way, over the lines between a host and its site, and between a site and the one above.
+const LAN_LATENCY: Duration = Duration::from_millis(1);
+const UPLINK_LATENCY: Duration = Duration::from_millis(10);
+
+/// Timers and datagrams that one machine may be woken by in a second of virtual time: far above what an
+/// honest minute brings, and far below a loop.
+const WAKES_PER_SECOND_MAX: u32 = 5_000;
+
+/// Datagrams that may come out of one machine at one moment: every peer's candidates and moons at once.
+const BURST_MAX: usize = 4_000;
+
+/// Many machines with real engines, on an [`Underlay`].
+///
+/// A host's number is its machine's. Whatever runs is checked at every step: after timers have run the next
+/// one is later, no machine is woken too often or sends too much at once, and no packet of someone who is
+/// not in the receiver's roster comes through.
+pub struct Fleet {
+    /// What is between the machines. After a change that a machine would hear of from its system, call
+    /// [`Fleet::notice`].
+    pub underlay: Underlay,
+    /// What was sent, by kind.
+    pub traffic: Traffic,
+    now: Now,
+    seed: u8,
+    machines: Vec<Machine>,
+    /// The newest roster.
+    members: Arc<Vec<Member>>,
+    arrived: BTreeMap<u64, Arrived>,
+    packets: u64,
+    /// In this second of virtual time, by machine.
+    wakes: (u64, Vec<u32>),
+}
+
+/// Datagrams that machines have sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Straight, between machines of which one is a moon.
+    pub with_moons: u64,
+    /// Straight, between others.
+    pub straight: u64,
+    /// Towards a moon, to be relayed.
+    pub relayed: u64,
+}
+
+/// A packet that came out of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// When.
+    pub at: Instant,
+    /// Whether the datagram came from the sender itself, not through a moon.
+    pub direct: bool,
+}
+
+impl Fleet {
+    /// An internet with no machines.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            underlay: Underlay::new(seed),
+            traffic: Traffic::default(),
+            now: Now {
+                instant: Instant::from_micros(1_000_000),
+                wall: WallTime::from_millis(1_700_000_000_000),
+            },
+            seed: seed.to_be_bytes()[7],
+            machines: Vec::new(),
+            members: Arc::default(),
+            arrived: BTreeMap::new(),
+            packets: 0,
+            wakes: (0, Vec::new()),
+        }
+    }
+
+    /// Adds a moon on the internet. Nobody knows it before [`Fleet::publish`].
+    pub fn moon(&mut self) -> HostId {
+        self.machine(Underlay::INTERNET, Families::Dual, true)
+    }
+
+    /// Adds a node at a site. Nobody knows it before [`Fleet::publish`].
+    pub fn node(&mut self, site: SiteId, families: Families) -> HostId {
+        self.machine(site, families, false)
+    }
+
+    /// Adds a site behind a NAT, without IPv6.
+    pub fn site(&mut self, behaviour: NatBehaviour) -> SiteId {
+        let site = self.underlay.add_site(Underlay::INTERNET, UPLINK_LATENCY);
+        self.underlay.translate(site, behaviour);
+        self.underlay.gateway_mut(site).v6 = super::Passage::Closed;
+        site
+    }
+
+    /// Adds a node with IPv4 behind a NAT of its own.
+    pub fn node_behind(&mut self, behaviour: NatBehaviour) -> HostId {
+        let site = self.site(behaviour);
+        self.node(site, Families::V4)
+    }
+
+    /// Gives all machines that run a roster with all machines but those in `without`, who do not get it.
+    pub fn publish(&mut self, without: &[HostId]) {
+        let members = (0..self.machines.len())
+            .filter(|index| !without.contains(&HostId(*index)))
+            .map(|index| Member {
+                index,
+                moon_at: self.machines[index]
+                    .is_moon()
+                    .then(|| self.underlay.endpoints(HostId(index))),
+            });
+        self.members = Arc::new(members.collect());
+        for index in 0..self.machines.len() {
+            self.catch_up(HostId(index));
+        }
+    }
+
+    /// Lets time pass, from one arrival or timer to the next.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now.instant + time;
+        loop {
+            let timer = (0..self.machines.len())
+                .filter(|index| self.underlay.is_awake(HostId(*index)))
+                .filter_map(|index| self.machines[index].poll_timeout())
+                .min();
+            let next = self.underlay.poll_timeout().into_iter().chain(timer).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                break;
+            };
+            self.advance_to(next);
+            self.land_arrivals();
+            self.run_timers();
+        }
+        self.advance_to(end);
+    }
+
+    /// Sends a packet of its own from one machine to another, and returns its number.
+    pub fn send(&mut self, from: HostId, to: HostId) -> u64 {
+        self.packets += 1;
+        if !self.runs(from) {
+            return self.packets;
+        }
+        let payload = [MARKER.as_slice(), &self.packets.to_be_bytes()].concat();
+        let (source, destination) = (self.address(from), self.address(to));
+        let packet = packets::ipv6(source, destination, &payload);
+        let at_once = self.machines[from.0].node.send(&packet, self.now);
+        self.transmit(from, at_once);
+        self.drain(from);
+        self.packets
+    }
+
+    /// When and how a packet came, if it did.
+    pub fn arrived(&self, packet: u64) -> Option<Arrived> {
+        self.arrived.get(&packet).copied()
+    }
+
+    /// Forgets which packets came so far.
+    pub fn forget_arrived(&mut self) {
+        self.arrived.clear();
+    }
+
+    /// Tells a machine of its addresses, as its system does after a change and after it woke up. It also
+    /// hears of the newest roster, if it is in it.
+    pub fn notice(&mut self, host: HostId) {
+        if !self.runs(host) {
+            return;
+        }
+        let endpoints = self.underlay.endpoints(host);
+        self.machines[host.0].network_changed(endpoints, self.now);
+        self.drain(host);
+        self.catch_up(host);
+    }
+
+    /// Ends a machine's process, or starts it again with nothing but its identity and its disk.
+    pub fn set_running(&mut self, host: HostId, running: bool) {
+        if !running {
+            self.machines[host.0].running = false;
+            return;
+        }
+        self.machines[host.0].restart(self.now);
+        let members = Arc::clone(&self.machines[host.0].members);
+        self.take_roster(host, members);
+        self.notice(host);
+    }
+
+    /// Sets a machine's wall clock.
+    pub fn set_clock_ahead(&mut self, host: HostId, millis: i64) {
+        self.machines[host.0].node.clock_ahead_millis = millis;
+    }
+
+    /// Whether a machine's process runs and the machine is awake.
+    pub fn runs(&self, host: HostId) -> bool {
+        self.machines[host.0].running && self.underlay.is_awake(host)
+    }
+
+    /// Whether a machine's process runs, awake or not.
+    pub fn is_running(&self, host: HostId) -> bool {
+        self.machines[host.0].running
+    }
+
+    /// The clocks of the world.
+    pub const fn now(&self) -> Now {
+        self.now
+    }
+
+    /// All machines.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
+        (0..self.machines.len()).map(HostId)
+    }
+
+    /// Those that relay.
+    pub fn moons(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.hosts().filter(|host| self.is_moon(*host))
+    }
+
+    /// Whether a machine relays.
+    pub fn is_moon(&self, host: HostId) -> bool {
+        self.machines[host.0].is_moon()
+    }
+
+    /// Whether a machine holds a roster in which the other is.
+    pub fn knows(&self, host: HostId, other: HostId) -> bool {
+        let members = &self.machines[host.0].members;
+        members.iter().any(|member| member.index == other.0)
+    }
+
+    /// In which state a machine sees another, and by which way it sends; `None`: it does not know it.
+    pub fn view(&self, host: HostId, other: HostId) -> Option<(PeerState, Option<Via>)> {
+        let key = self.machines[other.0].key();
+        self.machines[host.0].view_of(&key, self.now)
+    }
+
+    /// What the reference says of a pair: whether they have a direct path at this moment.
+    pub fn verdict(&self, a: HostId, b: HostId) -> Verdict {
+        if !self.runs(a) || !self.runs(b) {
+            return Verdict::Impossible;
+        }
+        reference::pair(&self.underlay, a, b, self.now.instant)
+    }
+
+    /// Whether there is a moon that both know and reach.
+    pub fn share_a_moon(&self, a: HostId, b: HostId) -> bool {
+        self.moons().any(|moon| {
+            self.runs(moon)
+                && [a, b].into_iter().all(|host| {
+                    host == moon
+                        || self.knows(host, moon)
+                            && self.knows(moon, host)
+                            && reference::reaches_internet(&self.underlay, host, moon)
+                })
+        })
+    }
+
+    fn machine(&mut self, site: SiteId, families: Families, is_moon: bool) -> HostId {
+        let host = self.underlay.add_host();
+        self.underlay.attach(host, site, families, LAN_LATENCY);
+        self.machines
+            .push(Machine::new(self.seed, host.0, is_moon, self.now));
+        self.wakes.1.push(0);
+        self.notice(host);
+        host
+    }
+
+    fn address(&self, host: HostId) -> std::net::Ipv6Addr {
+        self.machines[host.0].node.address
+    }
+
+    /// Gives a machine the newest roster, if it is in it and has an older one.
+    fn catch_up(&mut self, host: HostId) {
+        let is_member = self.members.iter().any(|member| member.index == host.0);
+        let is_newest = Arc::ptr_eq(&self.machines[host.0].members, &self.members);
+        if self.runs(host) && is_member && !is_newest {
+            self.take_roster(host, Arc::clone(&self.members));
+        }
+    }
+
+    fn take_roster(&mut self, host: HostId, members: Arc<Vec<Member>>) {
+        let peers: Vec<Peer> = self.machines.iter().map(Peer::of).collect();
+        self.machines[host.0].take_roster(members, &peers, self.now);
+        self.drain(host);
+    }
+
+    fn advance_to(&mut self, instant: Instant) {
+        let passed = instant.saturating_since(self.now.instant);
+        let nanos = u64::try_from(passed.as_nanos()).expect("a test is shorter than 500 years");
+        self.now = Now {
+            instant: self.now.instant.max(instant),
+            wall: WallTime::from_nanos(self.now.wall.as_nanos() + nanos),
+        };
+    }
+
+    fn run_timers(&mut self) {
+        for host in self.hosts() {
+            let is_due = |fleet: &Self| {
+                fleet.machines[host.0]
+                    .poll_timeout()
+                    .is_some_and(|at| at <= fleet.now.instant)
+            };
+            if !self.underlay.is_awake(host) || !is_due(self) {
+                continue;
+            }
+            self.count_wake(host);
+            self.machines[host.0].handle_timeout(self.now);
+            self.drain(host);
+            assert!(
+                !is_due(self),
+                "after the timers of {host:?} have run, the next deadline is later"
+            );
+        }
+    }
+
+    fn land_arrivals(&mut self) {
+        self.underlay.handle_timeout(self.now.instant);
+        while let Some(arrival) = self.underlay.poll_arrival() {
+            let host = arrival.host;
+            if !self.runs(host) {
+                continue;
+            }
+            self.count_wake(host);
+            let mut out = Vec::new();
+            let from = Remote::Udp(arrival.from);
+            self.machines[host.0].receive(from, arrival.data, self.now, &mut out);
+            for delivered in self.machines[host.0].take_delivered() {
+                self.note_delivered(host, arrival.origin, &delivered.packet);
+            }
+            self.transmit(host, out);
+            self.drain(host);
+        }
+    }
+
+    fn note_delivered(&mut self, host: HostId, origin: HostId, packet: &[u8]) {
+        let sender = self
+            .hosts()
+            .find(|host| packet[8..24] == self.address(*host).octets())
+            .expect("a machine sent it");
+        assert!(
+            self.knows(host, sender),
+            "{sender:?} is not in the roster of {host:?} and got a packet through"
+        );
+        let number = packet[packet.len() - 8..].first_chunk().expect("8 bytes");
+        let arrived = Arrived {
+            at: self.now.instant,
+            direct: origin == sender,
+        };
+        let number = u64::from_be_bytes(*number);
+        self.arrived.entry(number).or_insert(arrived);
+    }
+
+    fn drain(&mut self, host: HostId) {
+        let transmits = self.machines[host.0].drain(self.now);
+        assert!(
+            transmits.len() <= BURST_MAX,
+            "{host:?} sends {} datagrams at once",
+            transmits.len()
+        );
+        self.transmit(host, transmits);
+    }
+
+    fn transmit(&mut self, host: HostId, transmits: impl IntoIterator<Item = Transmit>) {
+        for Transmit { to, data } in transmits {
+            let Remote::Udp(to) = to else {
+                continue;
+            };
+            self.count_datagram(host, to, &data);
+            self.underlay.send(host, to, data, self.now.instant);
+        }
+    }
+
+    fn count_datagram(&mut self, host: HostId, to: SocketAddr, data: &[u8]) {
+        let with_moon = self.is_moon(host)
+            || self
+                .moons()
+                .any(|moon| self.underlay.addresses(moon).any(|a| a == to.ip()));
+        if is_frame(data) {
+            self.traffic.relayed += u64::from(!self.is_moon(host));
+        } else if with_moon {
+            self.traffic.with_moons += 1;
+        } else {
+            self.traffic.straight += 1;
+        }
+    }
+
+    fn count_wake(&mut self, host: HostId) {
+        let second = self.now.instant.as_micros() / 1_000_000;
+        if self.wakes.0 != second {
+            self.wakes.0 = second;
+            self.wakes.1.fill(0);
+        }
+        let wakes = &mut self.wakes.1[host.0];
+        *wakes += 1;
+        assert!(
+            *wakes <= WAKES_PER_SECOND_MAX,
+            "{host:?} is woken {wakes} times in one second"
+        );
+    }
+}

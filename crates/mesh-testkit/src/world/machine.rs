@@ -1,0 +1,175 @@
+//! A host's agent: the real engine and, on a moon, the real relay, moved by the simulation as the agent's
+//! shell would. All that depends on the engine's interface is here.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_core::{
+    Forwarded, Now, PeerState, Protocol, RelayLimits, RelayServer, Remote, Transmit, Via,
+};
+use mesh_types::{Instant, WireguardPublicKey};
+
+use crate::{Delivered, Node};
+
+/// What a roster says of one member, as far as it matters here.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) index: usize,
+    /// Where it is, if it is a moon.
+    pub(super) moon_at: Option<Vec<SocketAddr>>,
+}
+
+/// The agent on one host.
+pub(super) struct Machine {
+    pub(super) node: Node,
+    /// The members of the roster that it holds.
+    pub(super) members: Arc<Vec<Member>>,
+    /// Whether its process runs.
+    pub(super) running: bool,
+    relay: Option<Arc<RelayServer>>,
+}
+
+impl Machine {
+    pub(super) fn new(seed: u8, index: usize, is_moon: bool, now: Now) -> Self {
+        let number = u8::try_from(index + 1).expect("at most 255 machines");
+        let mut machine = Self {
+            node: Node::new(seed, number, now),
+            members: Arc::default(),
+            running: true,
+            relay: None,
+        };
+        if is_moon {
+            machine.begin_relaying();
+        }
+        machine
+    }
+
+    pub(super) const fn is_moon(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    pub(super) fn key(&self) -> WireguardPublicKey {
+        self.node.key
+    }
+
+    /// Starts the process again: nothing is left but identity and disk.
+    pub(super) fn restart(&mut self, now: Now) {
+        self.node.restart(now);
+        if self.is_moon() {
+            self.begin_relaying();
+        }
+        self.running = true;
+    }
+
+    /// Takes a roster, whose members' machines have these keys and addresses.
+    pub(super) fn take_roster(&mut self, members: Arc<Vec<Member>>, nodes: &[Peer], now: Now) {
+        let clock = self.node.clock(now);
+        let configs = members
+            .iter()
+            .map(|member| nodes[member.index].config.clone())
+            .collect();
+        let engine = &mut self.node.engine;
+        engine.set_peers(configs, clock);
+        let moons: Vec<_> = members
+            .iter()
+            .filter(|member| member.moon_at.is_some())
+            .map(|member| nodes[member.index].config.key)
+            .collect();
+        engine.set_moons(&moons, clock);
+        for member in members.iter() {
+            if let Some(endpoints) = &member.moon_at {
+                let key = nodes[member.index].config.key;
+                engine.set_candidates(&key, endpoints.clone(), clock);
+            }
+        }
+        if let Some(relay) = &self.relay {
+            let keys = members.iter().map(|member| nodes[member.index].config.key);
+            relay.set_members(keys);
+        }
+        self.members = members;
+    }
+
+    /// Hears from the system that the machine's addresses changed, or that it woke up.
+    pub(super) fn network_changed(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
+        let clock = self.node.clock(now);
+        self.node.engine.set_own_endpoints(endpoints, clock);
+        self.node.engine.network_changed(clock);
+    }
+
+    /// Takes a datagram. What is to be sent at once goes to `out`, the rest comes with
+    /// [`Machine::drain`].
+    pub(super) fn receive(
+        &mut self,
+        from: Remote,
+        mut datagram: Vec<u8>,
+        now: Now,
+        out: &mut Vec<Transmit>,
+    ) {
+        if let Some(relay) = &self.relay {
+            match relay.forward(from, &mut datagram, now.instant) {
+                Forwarded::To(to) => {
+                    out.push(Transmit { to, data: datagram });
+                    return;
+                }
+                Forwarded::Answer(notice) => {
+                    let data = notice.to_vec();
+                    out.push(Transmit { to: from, data });
+                    return;
+                }
+                Forwarded::Dropped(_) => return,
+                Forwarded::NotOurs => {}
+            }
+        }
+        self.node.receive(from, datagram, true, now);
+    }
+
+    /// When its timers run next; `None` while it is off.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.node.engine.poll_timeout().filter(|_| self.running)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let clock = self.node.clock(now);
+        self.node.engine.handle_timeout(clock);
+    }
+
+    pub(super) fn drain(&mut self, now: Now) -> Vec<Transmit> {
+        self.node.drain(now)
+    }
+
+    pub(super) fn take_delivered(&mut self) -> Vec<Delivered> {
+        // Events and refusals are not looked at; a run of a million steps would only gather them.
+        self.node.events.clear();
+        self.node.refusals.clear();
+        std::mem::take(&mut self.node.delivered)
+    }
+
+    /// In which state it sees a peer, and by which way it sends to it.
+    pub(super) fn view_of(
+        &self,
+        key: &WireguardPublicKey,
+        now: Now,
+    ) -> Option<(PeerState, Option<Via>)> {
+        let view = self.node.engine.peer(key, now)?;
+        Some((view.state, view.via))
+    }
+
+    fn begin_relaying(&mut self) {
+        let relay = Arc::new(RelayServer::new(RelayLimits::default()));
+        self.node.engine.set_relay_server(Arc::clone(&relay));
+        self.relay = Some(relay);
+    }
+}
+
+/// A machine as others know it.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    config: mesh_core::PeerConfig,
+}
+
+impl Peer {
+    pub(super) fn of(machine: &Machine) -> Self {
+        Self {
+            config: machine.node.as_peer(true, Protocol::Wireguard),
+        }
+    }
+}
