@@ -73,3 +73,8 @@ fn the_corpus_of_inventories_holds() {
 fn the_corpus_of_rosters_holds() {
     replay("roster", targets::roster);
 }
+
+#[test]
+fn the_corpus_of_worlds_holds() {
+    replay("world", targets::world);
+}

@@ -198,13 +198,13 @@ impl Network {
     }
 
     /// Puts a datagram into machine `i` at once, as if it came from `from`.
-    pub fn inject(&mut self, i: usize, from: SocketAddr, datagram: Vec<u8>) {
+    pub fn inject(&mut self, i: usize, from: SocketAddr, mut datagram: Vec<u8>) {
         if let Some(between) = self.between.get_mut(&i) {
             between.socket.push((from, datagram));
             return;
         }
         let fast = self.rng.gen_bool(0.5);
-        self.nodes[i].receive(from.into(), datagram, fast, self.now);
+        self.nodes[i].receive(from.into(), &mut datagram, fast, self.now);
         self.drain(i);
     }
 

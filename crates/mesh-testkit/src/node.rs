@@ -137,22 +137,28 @@ impl Node {
         None
     }
 
-    /// Takes a datagram, on the fast path or through the engine alone.
-    pub(crate) fn receive(&mut self, from: Remote, mut datagram: Vec<u8>, fast: bool, now: Now) {
+    /// Takes a datagram, on the fast path or through the engine alone. Returns why it was refused, if so.
+    pub(crate) fn receive(
+        &mut self,
+        from: Remote,
+        datagram: &mut [u8],
+        fast: bool,
+        now: Now,
+    ) -> Option<Refusal> {
         let clock = self.clock(now);
         if fast {
-            match self.forwarding.open(from, &mut datagram, clock.instant) {
+            match self.forwarding.open(from, datagram, clock.instant) {
                 Opened::Packet { peer, packet } => self.deliver(peer, packet, now),
                 Opened::Keepalive { .. } => {}
                 Opened::Agent { peer, via, packet } => {
                     self.engine.handle_agent_packet(&peer, via, packet, clock);
                 }
-                Opened::Refused(refusal) => self.refusals.push(refusal),
-                Opened::ForEngine => self.receive(from, datagram, false, now),
+                Opened::Refused(refusal) => return self.refuse(refusal),
+                Opened::ForEngine => return self.receive(from, datagram, false, now),
             }
-            return;
+            return None;
         }
-        match self.engine.handle_datagram(from, &mut datagram, clock) {
+        match self.engine.handle_datagram(from, datagram, clock) {
             Received::Packet { peer, packet } => {
                 let packet: &[u8] = packet;
                 self.delivered.push(Delivered {
@@ -162,8 +168,9 @@ impl Node {
                 });
             }
             Received::Consumed => {}
-            Received::Refused(refusal) => self.refusals.push(refusal),
+            Received::Refused(refusal) => return self.refuse(refusal),
         }
+        None
     }
 
     /// Does what the shell does after every call: looks at the attention flag, stores reservations,
@@ -188,6 +195,11 @@ impl Node {
             transmits.push(transmit);
         }
         transmits
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Option<Refusal> {
+        self.refusals.push(refusal);
+        Some(refusal)
     }
 
     fn deliver(&mut self, peer: WireguardPublicKey, packet: &[u8], now: Now) {

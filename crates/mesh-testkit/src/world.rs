@@ -11,19 +11,27 @@
 //!
 //! The same seed gives the same world.
 
+mod campaign;
+mod changes;
 mod filter;
 mod fleet;
 mod gateway;
+mod history;
 mod line;
 mod machine;
 mod nat;
+pub mod recovery;
 pub mod reference;
+mod shape;
 mod talk;
 mod underlay;
 
+pub use campaign::Campaign;
+pub use changes::{Change, Weather};
 pub use filter::{Dependence, Filter};
 pub use fleet::{Arrived, Fleet, Traffic};
 pub use gateway::{Firewall, Gateway, Passage};
+pub use history::{Failure, History, Summary, run_bytes, run_seed};
 pub use line::{Carried, Line, Way};
 pub use nat::{Nat, NatBehaviour, Ports};
 pub use reference::Verdict;

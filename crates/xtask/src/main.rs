@@ -13,6 +13,7 @@ mod docs;
 mod nix;
 mod package;
 mod process;
+mod recovery;
 mod setup;
 mod test;
 
@@ -44,6 +45,8 @@ enum Command {
     Deps,
     /// Write the reference of the Nix modules' options, `docs/nix-options.md`
     NixOptions,
+    /// Measure how fast a pair recovers from what may happen to it, into `docs/recovery.md`
+    Recovery(recovery::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Darwin(args) => darwin::run(&args),
         Command::Deps => deps::run(),
         Command::NixOptions => nix::write_options(),
+        Command::Recovery(args) => recovery::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -270,3 +270,12 @@ fn start_with(change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
         network.run_for(Duration::from_secs(11));
     }
 }
+
+/// Lets a world run its course: `bytes` say what is in it and what happens there.
+pub fn world(bytes: &[u8]) {
+    /// More would take longer than a fuzzer waits for.
+    const CHANGES: usize = 40;
+    if let Err(failure) = mesh_testkit::world::run_bytes(1, bytes, CHANGES) {
+        panic!("{failure}");
+    }
+}

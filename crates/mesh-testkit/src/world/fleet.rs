@@ -1,8 +1,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Now, PeerState, Remote, Transmit, Via, WallTime};
+use mesh_core::{Now, PathView, PeerState, Remote, Transmit, Via, WallTime};
 use mesh_types::Instant;
-use mesh_wire::relay::is_frame;
+use mesh_wire::relay::{self, Frame, MemberTag};
 
 use super::{
     Families, HostId, NatBehaviour, SiteId, Underlay,
@@ -48,14 +48,14 @@ pub struct Fleet {
 }
 
 /// Datagrams that machines have sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Straight, between machines of which one is a moon.
+    /// Between machines of which one is a moon.
     pub with_moons: u64,
-    /// Straight, between others.
-    pub straight: u64,
-    /// Towards a moon, to be relayed.
-    pub relayed: u64,
+    /// From nodes to addresses that no machine has by itself: of NATs, or of nobody.
+    pub into_the_blue: u64,
+    /// Between others, straight or through moons: who sent how many to whom.
+    pub between: BTreeMap<(HostId, HostId), u64>,
 }
 
 /// A packet that came out of a tunnel.
@@ -124,6 +124,31 @@ impl Fleet {
         for index in 0..self.machines.len() {
             self.catch_up(HostId(index));
         }
+    }
+
+    /// Takes a node out of the roster of all others, or back into it.
+    pub fn set_member(&mut self, host: HostId, is_member: bool) {
+        let without: Vec<HostId> = self
+            .hosts()
+            .filter(|other| {
+                if *other == host {
+                    !is_member
+                } else {
+                    !self.is_member(*other)
+                }
+            })
+            .collect();
+        self.publish(&without);
+    }
+
+    /// Whether the newest roster has this machine.
+    pub fn is_member(&self, host: HostId) -> bool {
+        self.members.iter().any(|member| member.index == host.0)
+    }
+
+    /// Gives a host an interface at a site, behind those that it has.
+    pub fn attach(&mut self, host: HostId, site: SiteId, families: Families) {
+        self.underlay.attach(host, site, families, LAN_LATENCY);
     }
 
     /// Lets time pass, from one arrival or timer to the next.
@@ -241,12 +266,40 @@ impl Fleet {
         self.machines[host.0].view_of(&key, self.now)
     }
 
+    /// Whether a way leads through this moon.
+    pub fn is_relay(&self, via: Option<Via>, moon: HostId) -> bool {
+        via == Some(Via::Relay(self.machines[moon.0].key()))
+    }
+
+    /// The ways to another that a machine knows.
+    pub fn paths(&self, host: HostId, other: HostId) -> Vec<PathView> {
+        self.machines[host.0].paths_to(&self.machines[other.0].key())
+    }
+
     /// What the reference says of a pair: whether they have a direct path at this moment.
     pub fn verdict(&self, a: HostId, b: HostId) -> Verdict {
         if !self.runs(a) || !self.runs(b) {
             return Verdict::Impossible;
         }
         reference::pair(&self.underlay, a, b, self.now.instant)
+    }
+
+    /// Whether two machines run and know each other.
+    pub fn is_introduced(&self, a: HostId, b: HostId) -> bool {
+        self.runs(a) && self.runs(b) && self.knows(a, b) && self.knows(b, a)
+    }
+
+    /// Whether no line of these sites loses, doubles or reorders anything.
+    pub fn is_calm(&self, sites: &[SiteId]) -> bool {
+        sites.iter().all(|site| {
+            let line = &self.underlay.gateway(*site).line;
+            [line.up, line.down].iter().all(|way| {
+                let quality = way.quality;
+                quality.loss_percent == 0
+                    && quality.duplicate_percent == 0
+                    && quality.jitter.is_zero()
+            })
+        })
     }
 
     /// Whether there is a moon that both know and reach.
@@ -264,7 +317,7 @@ impl Fleet {
 
     fn machine(&mut self, site: SiteId, families: Families, is_moon: bool) -> HostId {
         let host = self.underlay.add_host();
-        self.underlay.attach(host, site, families, LAN_LATENCY);
+        self.attach(host, site, families);
         self.machines
             .push(Machine::new(self.seed, host.0, is_moon, self.now));
         self.wakes.1.push(0);
@@ -378,16 +431,26 @@ impl Fleet {
     }
 
     fn count_datagram(&mut self, host: HostId, to: SocketAddr, data: &[u8]) {
-        let with_moon = self.is_moon(host)
-            || self
-                .moons()
-                .any(|moon| self.underlay.addresses(moon).any(|a| a == to.ip()));
-        if is_frame(data) {
-            self.traffic.relayed += u64::from(!self.is_moon(host));
-        } else if with_moon {
+        let frame = relay::parse(data);
+        let receiver = self.hosts().find(|other| match frame {
+            Some(Frame::Data(header)) => {
+                MemberTag::of(self.machines[other.0].key().as_bytes()) == header.member
+            }
+            Some(Frame::Notice(..)) | None => {
+                self.underlay.addresses(*other).any(|at| at == to.ip())
+            }
+        });
+        if self.is_moon(host) {
+            // What it relays was counted when its client sent it.
+            self.traffic.with_moons += u64::from(!matches!(frame, Some(Frame::Data(_))));
+        } else if let Some(receiver) = receiver
+            && !self.is_moon(receiver)
+        {
+            *self.traffic.between.entry((host, receiver)).or_default() += 1;
+        } else if receiver.is_some() {
             self.traffic.with_moons += 1;
         } else {
-            self.traffic.straight += 1;
+            self.traffic.into_the_blue += 1;
         }
     }
 

@@ -4,7 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Forwarded, Now, PeerState, Protocol, RelayLimits, RelayServer, Remote, Transmit, Via,
+    Forwarded, Now, PathView, PeerState, Protocol, Refusal, RelayLimits, RelayServer, Remote,
+    Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 
@@ -104,22 +105,19 @@ impl Machine {
         now: Now,
         out: &mut Vec<Transmit>,
     ) {
-        if let Some(relay) = &self.relay {
-            match relay.forward(from, &mut datagram, now.instant) {
-                Forwarded::To(to) => {
-                    out.push(Transmit { to, data: datagram });
-                    return;
-                }
-                Forwarded::Answer(notice) => {
-                    let data = notice.to_vec();
-                    out.push(Transmit { to: from, data });
-                    return;
-                }
-                Forwarded::Dropped(_) => return,
-                Forwarded::NotOurs => {}
-            }
+        let refusal = self.node.receive(from, &mut datagram, true, now);
+        // As a client of other moons it looks for its own tokens first: its relay does not know them.
+        let (Some(Refusal::NotRelayed), Some(relay)) = (refusal, &self.relay) else {
+            return;
+        };
+        match relay.forward(from, &mut datagram, now.instant) {
+            Forwarded::To(to) => out.push(Transmit { to, data: datagram }),
+            Forwarded::Answer(notice) => out.push(Transmit {
+                to: from,
+                data: notice.to_vec(),
+            }),
+            Forwarded::Dropped(_) | Forwarded::NotOurs => {}
         }
-        self.node.receive(from, datagram, true, now);
     }
 
     /// When its timers run next; `None` while it is off.
@@ -153,9 +151,14 @@ impl Machine {
         Some((view.state, view.via))
     }
 
+    /// The ways to a peer that it knows.
+    pub(super) fn paths_to(&self, key: &WireguardPublicKey) -> Vec<PathView> {
+        self.node.engine.paths(key)
+    }
+
     fn begin_relaying(&mut self) {
         let relay = Arc::new(RelayServer::new(RelayLimits::default()));
-        self.node.engine.set_relay_server(Arc::clone(&relay));
+        self.node.engine.set_relay_server(Some(Arc::clone(&relay)));
         self.relay = Some(relay);
     }
 }

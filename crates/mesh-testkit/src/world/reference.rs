@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mesh_types::Instant;
 
-use super::{Dependence, HostId, PORT, Passage, SiteId, Underlay};
+use super::{Dependence, HostId, NatBehaviour, PORT, Passage, Ports, SiteId, Underlay};
 
 /// What is to be expected of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +43,20 @@ impl Side {
         filtering: Dependence::Independent,
         vague: false,
     };
+
+    /// One NAT between, whose ports nobody else contends for.
+    pub fn of(behaviour: NatBehaviour) -> Self {
+        let keeps = behaviour.ports == Ports::Preserved;
+        Self {
+            mapping: if keeps {
+                Dependence::Independent
+            } else {
+                behaviour.mapping
+            },
+            filtering: behaviour.filtering,
+            vague: false,
+        }
+    }
 }
 
 /// Whether two sides get through to each other when each sends to the endpoints that a server saw, and to
@@ -199,7 +213,7 @@ fn side(
                 side.filtering = side.filtering.max(behaviour.filtering);
                 if !nat.is_stable_for(inner, now) {
                     side.mapping = side.mapping.max(behaviour.mapping);
-                    side.vague |= behaviour.ports == super::Ports::Preserved;
+                    side.vague |= behaviour.ports == Ports::Preserved;
                     dependent += 1;
                 }
                 let port = nat.port_of(inner, now).unwrap_or(inner.port());

@@ -34,6 +34,11 @@ impl Talk {
         }
     }
 
+    /// How long it has gone on.
+    pub fn lasts(&self, fleet: &Fleet) -> Duration {
+        fleet.now().instant.saturating_since(self.since)
+    }
+
     /// How long it took until a packet had come in each direction; `None`: none has.
     pub fn reached(&self, fleet: &Fleet) -> Option<Duration> {
         let first = |i: usize| self.arrivals(fleet, i).map(|(_, arrived)| arrived.at).min();
@@ -52,16 +57,19 @@ impl Talk {
         Some(at.saturating_since(self.since))
     }
 
-    /// The longest time in which nothing came that was sent in it, in either direction, up to the end.
+    /// The longest time in which nothing came in one direction or the other.
     pub fn longest_gap(&self, fleet: &Fleet) -> Duration {
         let gap = |i: usize| {
+            let mut arrivals: Vec<Instant> = self.arrivals(fleet, i).map(|(_, a)| a.at).collect();
+            arrivals.sort_unstable();
+            arrivals.push(fleet.now().instant);
             let mut last = self.since;
             let mut longest = Duration::ZERO;
-            for (sent, arrived) in self.arrivals(fleet, i) {
-                longest = longest.max(sent.saturating_since(last));
-                last = last.max(arrived.at);
+            for at in arrivals {
+                longest = longest.max(at.saturating_since(last));
+                last = at;
             }
-            longest.max(fleet.now().instant.saturating_since(last))
+            longest
         };
         gap(0).max(gap(1))
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-use crate::world::{Families, NatBehaviour, Ports};
+use crate::world::Families;
 
 /// What one side does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,386 @@
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use arbitrary::{Result, Unstructured};
+use mesh_types::Instant;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Change, Fleet, HostId, Talk, Verdict, shape::Shape};
+
+/// Bytes that suffice for a world and for each change after it.
+const WORLD_BYTES: usize = 256;
+const CHANGE_BYTES: usize = 24;
+
+/// Between two packets in each direction while a pair is looked at closely, and later on.
+const TICK: Duration = Duration::from_millis(100);
+const SLOW_TICK: Duration = Duration::from_secs(2);
+
+/// What a pair is given, from its first packet.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Until a packet has come in each direction, if a moon is there for both.
+    reach: Duration,
+    /// Until packets go without a moon, if they can.
+    direct: Duration,
+}
+
+impl Patience {
+    /// A pair that never spoke, on lines in order and with moons that have been there for a while: three
+    /// round trips through two carriers and 50 ms, and a second.
+    const FRESH: Self = Self {
+        reach: Duration::from_millis(3 * 110 + 50),
+        direct: Duration::from_secs(1),
+    };
+
+    /// The same while lines lose packets: the first handshake may be lost, and be repeated.
+    const FRESH_IN_RAIN: Self = Self {
+        reach: Duration::from_secs(15),
+        direct: Duration::from_secs(60),
+    };
+
+    /// Anything may have happened just before, several things at once, and some of them unnoticed: a moon
+    /// that was away is tried every 30 s, a way that did not answer once a minute.
+    const DISTURBED: Self = Self {
+        reach: Duration::from_secs(35),
+        direct: Duration::from_secs(90),
+    };
+}
+
+/// What went wrong.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// After how many changes.
+    pub step: usize,
+    /// What was seen.
+    pub what: String,
+    /// All that had happened.
+    pub changes: Vec<Change>,
+}
+
+impl Failure {
+    /// A check that is made at every step did not hold; the panic said which.
+    pub(super) fn panicked() -> Self {
+        Self {
+            step: 0,
+            what: "panicked; what it said is above".to_owned(),
+            changes: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "after {} changes: {}", self.step, self.what)?;
+        for change in self.changes.iter().rev().take(20).rev() {
+            writeln!(f, "  {change:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was seen in a history in which all went well.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Changes and looks at a pair.
+    pub transitions: usize,
+    /// Virtual time.
+    pub time: Duration,
+    /// How long it took until a pair was direct, of those that could be.
+    pub direct: Vec<Duration>,
+    /// How long it took until a pair had heard of each other, of those that a moon was there for.
+    pub reached: Vec<Duration>,
+}
+
+impl Summary {
+    /// Adds what another history saw.
+    pub fn add(&mut self, other: Self) {
+        self.transitions += other.transitions;
+        self.time += other.time;
+        self.direct.extend(other.direct);
+        self.reached.extend(other.reached);
+    }
+}
+
+/// A world, and one thing after another that happens to it.
+///
+/// Made of bytes, so that a seed, a fuzzer and a committed case are all the same.
+pub struct History {
+    fleet: Fleet,
+    shape: Shape,
+    changes: Vec<Change>,
+    summary: Summary,
+    /// When something last happened that may change paths.
+    disturbed: Instant,
+    /// Pairs that spoke since both processes started.
+    met: BTreeSet<(HostId, HostId)>,
+}
+
+/// Lets a seed's history run for so many changes.
+///
+/// # Errors
+///
+/// [`Failure`]: an invariant did not hold. Those that are checked at every step panic.
+pub fn run_seed(seed: u64, changes: usize) -> std::result::Result<Summary, Failure> {
+    let mut bytes = vec![0; WORLD_BYTES + CHANGE_BYTES * changes];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    run_bytes(seed, &bytes, changes)
+}
+
+/// Lets the history that `bytes` tell run, up to so many changes.
+///
+/// # Errors
+///
+/// As [`run_seed`].
+pub fn run_bytes(seed: u64, bytes: &[u8], changes: usize) -> std::result::Result<Summary, Failure> {
+    let mut bytes = Unstructured::new(bytes);
+    let Ok(mut history) = History::begin(seed, &mut bytes) else {
+        return Ok(Summary::default());
+    };
+    while history.changes.len() < changes && !bytes.is_empty() {
+        match history.step(&mut bytes) {
+            Ok(Ok(())) => {}
+            Ok(Err(what)) => {
+                return Err(Failure {
+                    step: history.changes.len(),
+                    what,
+                    changes: std::mem::take(&mut history.changes),
+                });
+            }
+            // Too few bytes are left for another step.
+            Err(_) => break,
+        }
+    }
+    Ok(std::mem::take(&mut history.summary))
+}
+
+impl History {
+    fn begin(seed: u64, bytes: &mut Unstructured<'_>) -> Result<Self> {
+        let mut fleet = Fleet::new(seed);
+        let shape = Shape::make(&mut fleet, bytes)?;
+        fleet.publish(&[]);
+        fleet.run_for(Duration::from_secs(30));
+        let disturbed = Instant::ZERO;
+        Ok(Self {
+            fleet,
+            shape,
+            changes: Vec::new(),
+            summary: Summary::default(),
+            disturbed,
+            met: BTreeSet::new(),
+        })
+    }
+
+    /// Something happens, and then a pair may be looked at.
+    fn step(&mut self, bytes: &mut Unstructured<'_>) -> Result<std::result::Result<(), String>> {
+        let change = Change::make(&self.fleet, &self.shape, bytes)?;
+        self.changes.push(change);
+        self.summary.transitions += 1;
+        let before = self.fleet.now().instant;
+        self.apply(change);
+        if change == Change::Pass(IDLE)
+            && let Err(what) = self.expect_silence()
+        {
+            return Ok(Err(what));
+        }
+        let mut outcome = Ok(());
+        if bytes.ratio(1, 2)?
+            && let Some((a, b)) = self.pair(bytes)?
+        {
+            self.summary.transitions += 1;
+            outcome = self.look_at(a, b);
+        }
+        self.summary.time += self.fleet.now().instant.saturating_since(before);
+        Ok(outcome)
+    }
+
+    fn apply(&mut self, change: Change) {
+        change.apply(&mut self.fleet);
+        if change.disturbs() {
+            self.disturbed = self.fleet.now().instant;
+        }
+        if let Change::Run(host, _) = change {
+            self.met.retain(|(a, b)| *a != host && *b != host);
+        }
+        if let Change::Member(host, _) = change {
+            self.met.retain(|(a, b)| *a != host && *b != host);
+        }
+    }
+
+    /// Two machines, which reach each other if such are easily found.
+    fn pair(&self, bytes: &mut Unstructured<'_>) -> Result<Option<(HostId, HostId)>> {
+        let mut found = None;
+        for _ in 0..4 {
+            let a = *bytes.choose(&self.shape.nodes)?;
+            let b = self.shape.machine(bytes)?;
+            if a != b {
+                found = Some((a.min(b), a.max(b)));
+                if self.fleet.is_introduced(a, b) && self.fleet.share_a_moon(a, b) {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A pair sends to each other.
+    fn look_at(&mut self, a: HostId, b: HostId) -> std::result::Result<(), String> {
+        let fleet = &mut self.fleet;
+        fleet.forget_arrived();
+        let calm = fleet.is_calm(&self.shape.sites);
+        let settled =
+            fleet.now().instant.saturating_since(self.disturbed) >= Duration::from_secs(60);
+        let patience = match (settled && self.met.insert((a, b)), calm) {
+            (true, true) => Patience::FRESH,
+            (true, false) => Patience::FRESH_IN_RAIN,
+            (false, _) => Patience::DISTURBED,
+        };
+        let must_reach = fleet.is_introduced(a, b) && fleet.share_a_moon(a, b);
+        let mut talk = Talk::between(fleet, a, b);
+        talk.go_on(fleet, TICK, Duration::from_secs(1));
+        if !must_reach {
+            return Ok(());
+        }
+        while talk.reached(fleet).is_none() && talk.lasts(fleet) < patience.reach {
+            talk.go_on(fleet, TICK, TICK);
+        }
+        let Some(reached) = talk.reached(fleet).filter(|time| *time <= patience.reach) else {
+            let seen = talk.reached(fleet);
+            return Err(self.complaint("reached", a, b, seen, patience.reach));
+        };
+        self.summary.reached.push(reached);
+        if self.fleet.verdict(a, b) == Verdict::Direct {
+            self.expect_direct(a, b, talk, patience)?;
+        }
+        Ok(())
+    }
+
+    fn expect_direct(
+        &mut self,
+        a: HostId,
+        b: HostId,
+        mut talk: Talk,
+        patience: Patience,
+    ) -> std::result::Result<(), String> {
+        let fleet = &mut self.fleet;
+        while talk.direct(fleet).is_none() && talk.lasts(fleet) < patience.direct {
+            let tick = match talk.lasts(fleet) < Duration::from_secs(5) {
+                true => TICK,
+                false => SLOW_TICK,
+            };
+            talk.go_on(fleet, tick, tick);
+        }
+        // Mappings that expired meanwhile may have changed what is possible.
+        let direct = talk.direct(fleet).filter(|time| *time <= patience.direct);
+        if direct.is_none() && fleet.verdict(a, b) == Verdict::Direct {
+            let seen = talk.direct(fleet);
+            return Err(self.complaint("direct", a, b, seen, patience.direct));
+        }
+        self.summary.direct.extend(direct);
+        Ok(())
+    }
+
+    /// Nobody has said anything for long.
+    fn expect_silence(&mut self) -> std::result::Result<(), String> {
+        let before = std::mem::take(&mut self.fleet.traffic);
+        self.fleet.run_for(Duration::from_secs(60));
+        let seen = self.fleet.traffic.clone();
+        let machines = self.shape.nodes.len() + self.shape.moons.len();
+        let budget = machines * self.shape.moons.len() * IDLE_PER_MOON;
+        if seen.into_the_blue > 0 || !seen.between.is_empty() {
+            let mut what = format!("not silent: {seen:?} after {before:?}\n");
+            for (a, b) in seen.between.keys().flat_map(|(a, b)| [(*a, *b), (*b, *a)]) {
+                what += &format!("  {a:?} sees {b:?} {:?}\n", self.fleet.view(a, b));
+                what += &self.ways(a, b);
+            }
+            return Err(what);
+        }
+        if seen.with_moons > u64::try_from(budget).unwrap_or(u64::MAX) {
+            return Err(format!(
+                "{} datagrams with moons in a silent minute, more than {budget}",
+                seen.with_moons
+            ));
+        }
+        Ok(())
+    }
+
+    fn ways(&self, host: HostId, other: HostId) -> String {
+        let now = self.fleet.now().instant;
+        let mut lines = format!("  ways of {host:?} to {other:?}\n");
+        for path in self.fleet.paths(host, other) {
+            let answered = path.answered.map(|at| now.saturating_since(at));
+            lines += &format!(
+                "    {:?} {:?}, rtt {:?}, answered {answered:?} ago, {} unanswered{}\n",
+                path.via,
+                path.origin,
+                path.rtt,
+                path.unanswered,
+                if path.selected { ", selected" } else { "" },
+            );
+        }
+        lines
+    }
+
+    fn moons_of(&self, host: HostId) -> String {
+        let mut lines = String::new();
+        for moon in self.fleet.moons() {
+            lines += &format!(
+                "  {host:?} and moon {moon:?}, {}: {:?}, {:?}\n",
+                if self.fleet.share_a_moon(host, moon) {
+                    "reachable"
+                } else {
+                    "unreachable"
+                },
+                self.fleet.view(host, moon),
+                self.fleet.view(moon, host),
+            );
+            if self.fleet.share_a_moon(host, moon) {
+                lines += &self.ways(host, moon);
+                lines += &self.ways(moon, host);
+            }
+        }
+        lines
+    }
+
+    fn complaint(
+        &self,
+        what: &str,
+        a: HostId,
+        b: HostId,
+        seen: Option<Duration>,
+        bound: Duration,
+    ) -> String {
+        let fleet = &self.fleet;
+        format!(
+            "not {what} within {bound:?} but {seen:?}: {a:?} and {b:?}, {:?}, they see {:?} and {:?}, at {:?} and {:?}\n{}{}{}{}",
+            fleet.verdict(a, b),
+            fleet.view(a, b),
+            fleet.view(b, a),
+            fleet.underlay.endpoints(a),
+            fleet.underlay.endpoints(b),
+            self.ways(a, b),
+            self.ways(b, a),
+            self.moons_of(a),
+            self.moons_of(b),
+        )
+    }
+}
+
+impl Drop for History {
+    #[expect(clippy::print_stderr, reason = "what led to a panic is lost otherwise")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("after {} changes, the last of which:", self.changes.len());
+            for change in self.changes.iter().rev().take(20).rev() {
+                eprintln!("  {change:?}");
+            }
+        }
+    }
+}
+
+/// Longer than an unanswered packet is tried for: a session may last three minutes more, and nine minutes after it
+/// everybody has given up.
+const IDLE: Duration = Duration::from_secs(1_000);
+
+/// What a moon and a client of it may exchange in an idle minute: three renewals of two datagrams, a
+/// handshake, and what a moon that is away is tried with.
+const IDLE_PER_MOON: usize = 32;
