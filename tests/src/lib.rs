@@ -78,7 +78,12 @@ pub fn assert_does_not_reach(fleet: &Fleet, from: &str, to: &str) {
     assert_eq!(answer, None, "{from} reaches {to}");
 }
 
-fn start(fleet: &mut Fleet) {
+/// Starts controller and agents, and waits until all agents are admitted.
+///
+/// # Panics
+///
+/// If that does not succeed.
+pub fn start(fleet: &mut Fleet) {
     fleet.start().expect("a fleet that starts");
     fleet
         .wait_admitted(PATIENCE)

@@ -15,7 +15,10 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
 };
 
-use crate::namespace::Namespace;
+use crate::{
+    namespace::Namespace,
+    router::{self, Router},
+};
 
 /// The name of every machine's interface.
 const UPLINK: &str = "eth0";
@@ -39,6 +42,8 @@ struct Machine {
     /// Its port's name on the switch.
     port: String,
     number: u8,
+    /// What stands between it and the switch, kept for as long as the machine.
+    router: Option<Namespace>,
 }
 
 impl Lab {
@@ -77,33 +82,66 @@ impl Lab {
         anyhow::ensure!(number <= 100, "no more than 100 machines fit in a lab");
         let port = format!("port{number}");
         let namespace = Namespace::create()?;
+        self.plug_in(&port, &namespace, number)?;
+        let machine = Machine {
+            namespace,
+            port,
+            number,
+            router: None,
+        };
+        self.machines.insert(name.to_owned(), machine);
+        Ok(())
+    }
+
+    /// Puts a router between a machine and the switch. The router has the machine's addresses there; the
+    /// machine has `10.0.N.2` and a default route, and no IPv6.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel, `ip` and `nft` say.
+    pub fn put_behind(&mut self, name: &str, router: Router) -> anyhow::Result<()> {
+        let namespace = Namespace::create()?;
+        let machine = self.machine(name)?;
+        let number = machine.number;
+        self.switch.run(|| {
+            let index = index_of(&machine.port)?;
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            Links::open()?.request(RouteNetlinkMessage::DelLink(message), 0, || {
+                "unplug a machine".to_owned()
+            })?;
+            Ok(())
+        })?;
+        self.plug_in(&machine.port, &namespace, number)?;
+        namespace.run(|| {
+            veth(
+                &mut Links::open()?,
+                router::INNER,
+                UPLINK,
+                &machine.namespace,
+            )
+        })?;
+        router::set_up(router, &namespace, &machine.namespace, UPLINK, number)?;
+        if let Some(machine) = self.machines.get_mut(name) {
+            machine.router = Some(namespace);
+        }
+        Ok(())
+    }
+
+    /// Joins a namespace to the switch and gives it the addresses of this number.
+    fn plug_in(&self, port: &str, namespace: &Namespace, number: u8) -> anyhow::Result<()> {
         self.switch.run(|| {
             let mut links = Links::open()?;
-            let mut far = named(UPLINK);
-            far.attributes
-                .push(LinkAttribute::NetNsFd(namespace.file().as_raw_fd()));
-            let mut near = named(&port);
-            near.attributes.push(LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Veth),
-                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-            ]));
-            create(&mut links, near)?;
-            attach(&mut links, &port, true)?;
-            links.set_up(index_of(&port)?, true)?;
+            veth(&mut links, port, UPLINK, namespace)?;
+            attach(&mut links, port, true)?;
+            links.set_up(index_of(port)?, true)?;
             Ok(())
         })?;
         namespace.run(|| {
             let mut links = Links::open()?;
             links.set_up(index_of(UPLINK)?, true)?;
             give(&mut links, number)
-        })?;
-        let machine = Machine {
-            namespace,
-            port,
-            number,
-        };
-        self.machines.insert(name.to_owned(), machine);
-        Ok(())
+        })
     }
 
     /// The namespace of a machine.
@@ -216,6 +254,19 @@ fn create(links: &mut Links, message: LinkMessage) -> anyhow::Result<()> {
         "make a link of the lab".to_owned()
     })?;
     Ok(())
+}
+
+/// A cable from `near` in this thread's namespace to `far` in another.
+fn veth(links: &mut Links, near: &str, far: &str, namespace: &Namespace) -> anyhow::Result<()> {
+    let mut far = named(far);
+    far.attributes
+        .push(LinkAttribute::NetNsFd(namespace.file().as_raw_fd()));
+    let mut near = named(near);
+    near.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+    ]));
+    create(links, near)
 }
 
 fn named(name: &str) -> LinkMessage {

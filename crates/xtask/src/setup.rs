@@ -28,6 +28,11 @@ const TOOLS: &[Tool] = &[
         tests: "what a stopped agent leaves behind",
     },
     Tool {
+        program: "nft",
+        source: Source::Debian("nftables"),
+        tests: "machines behind the kernel's NATs",
+    },
+    Tool {
         program: "ssh-keygen",
         source: Source::Debian("openssh-client"),
         tests: "rosters signed and verified by OpenSSH",
