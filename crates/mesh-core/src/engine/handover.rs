@@ -160,6 +160,10 @@ impl Peer {
         self.link.current.store(self.sessions.current.clone());
         if record.wants_session {
             self.begin(now.instant);
+        } else if self.usable_session(now.instant).is_some() {
+            // What was wanted before the session came, such as a moon's token.
+            self.rest(context);
+            self.renew_grant(now.instant);
         }
         self.sessions.all().count()
     }
