@@ -43,7 +43,7 @@ fn becomes_straight(fleet: &Fleet) {
             if peer.path == Some(PathKind::Direct) {
                 Ok(())
             } else {
-                Err(peer)
+                Err(Box::new(peer))
             }
         })
         .unwrap();

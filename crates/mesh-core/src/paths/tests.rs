@@ -240,10 +240,11 @@ fn a_peer_that_lies_of_a_thousand_endpoints_makes_us_send_little() {
         }
         pair.run_to(at(u64::from(round) * 1_000));
     }
-    let victims = pair.sent.iter().filter(|(_, via)| match via {
-        Via::Direct(Remote::Udp(endpoint)) => endpoint.ip().to_string() == "198.51.100.1",
-        _ => false,
-    });
+    let to_victim = |via: &Via| {
+        via.udp()
+            .is_some_and(|endpoint| endpoint.ip().to_string() == "198.51.100.1")
+    };
+    let victims = pair.sent.iter().filter(|(_, via)| to_victim(via));
     let most = usize::try_from(BUDGET_MAX + 50 * BUDGET_PER_SECOND).unwrap();
     assert!(victims.count() <= most + 16);
     assert!(pair.paths.view().len() <= WAYS_MAX);
