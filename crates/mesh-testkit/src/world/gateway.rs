@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use mesh_types::Instant;
 use rand_chacha::ChaCha8Rng;
@@ -131,6 +131,17 @@ impl Passage {
 
     fn hairpins(&self) -> bool {
         matches!(self, Self::Translated(nat) if nat.behaviour().hairpin)
+    }
+}
+
+impl fmt::Display for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::Open => f.write_str("open"),
+            Self::Firewalled(firewall) => write!(f, "firewall by {:?}", firewall.dependence),
+            Self::Translated(nat) => write!(f, "{nat}"),
+        }
     }
 }
 

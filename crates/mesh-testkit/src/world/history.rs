@@ -5,7 +5,7 @@ use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Change, Fleet, HostId, Talk, Verdict, shape::Shape};
+use super::{Change, Fleet, HostId, Talk, Underlay, Verdict, shape::Shape};
 
 /// Bytes that suffice for a world and for each change after it.
 const WORLD_BYTES: usize = 256;
@@ -34,8 +34,8 @@ impl Patience {
 
     /// The same while lines lose packets: the first handshake may be lost, and be repeated.
     const FRESH_IN_RAIN: Self = Self {
-        reach: Duration::from_secs(15),
-        direct: Duration::from_secs(60),
+        reach: Duration::from_secs(60),
+        direct: Duration::from_secs(120),
     };
 
     /// Anything may have happened just before, several things at once, and some of them unnoticed: a moon
@@ -43,6 +43,13 @@ impl Patience {
     const DISTURBED: Self = Self {
         reach: Duration::from_secs(35),
         direct: Duration::from_secs(90),
+    };
+
+    /// The same while lines lose up to 30 % each way: a handshake through a moon passes four of them and
+    /// is repeated every five seconds.
+    const DISTURBED_IN_RAIN: Self = Self {
+        reach: Duration::from_secs(120),
+        direct: Duration::from_secs(240),
     };
 }
 
@@ -232,7 +239,8 @@ impl History {
         let patience = match (settled && self.met.insert((a, b)), calm) {
             (true, true) => Patience::FRESH,
             (true, false) => Patience::FRESH_IN_RAIN,
-            (false, _) => Patience::DISTURBED,
+            (false, true) => Patience::DISTURBED,
+            (false, false) => Patience::DISTURBED_IN_RAIN,
         };
         let must_reach = fleet.is_introduced(a, b) && fleet.share_a_moon(a, b);
         let mut talk = Talk::between(fleet, a, b);
@@ -320,6 +328,26 @@ impl History {
         lines
     }
 
+    /// What is between a host and the internet.
+    fn gateways(&self, host: HostId) -> String {
+        let underlay = &self.fleet.underlay;
+        let mut lines = String::new();
+        for mut site in underlay.sites_of(host) {
+            while site != Underlay::INTERNET {
+                let gateway = underlay.gateway(site);
+                lines += &format!(
+                    "  {host:?} behind {site:?}: {}, {}, UDP blocked: {}, loss {} %\n",
+                    gateway.v4,
+                    gateway.v6,
+                    gateway.blocks_udp,
+                    gateway.line.up.quality.loss_percent
+                );
+                site = underlay.parent(site);
+            }
+        }
+        lines
+    }
+
     fn moons_of(&self, host: HostId) -> String {
         let mut lines = String::new();
         for moon in self.fleet.moons() {
@@ -351,12 +379,14 @@ impl History {
     ) -> String {
         let fleet = &self.fleet;
         format!(
-            "not {what} within {bound:?} but {seen:?}: {a:?} and {b:?}, {:?}, they see {:?} and {:?}, at {:?} and {:?}\n{}{}{}{}",
+            "not {what} within {bound:?} but {seen:?}: {a:?} and {b:?}, {:?}, they see {:?} and {:?}, at {:?} and {:?}\n{}{}{}{}{}{}",
             fleet.verdict(a, b),
             fleet.view(a, b),
             fleet.view(b, a),
             fleet.underlay.endpoints(a),
             fleet.underlay.endpoints(b),
+            self.gateways(a),
+            self.gateways(b),
             self.ways(a, b),
             self.ways(b, a),
             self.moons_of(a),
@@ -383,4 +413,4 @@ const IDLE: Duration = Duration::from_secs(1_000);
 
 /// What a moon and a client of it may exchange in an idle minute: three renewals of two datagrams, a
 /// handshake, and what a moon that is away is tried with.
-const IDLE_PER_MOON: usize = 32;
+const IDLE_PER_MOON: usize = 48;

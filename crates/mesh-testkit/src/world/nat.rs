@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -212,6 +213,17 @@ impl Nat {
                 return port;
             }
         }
+    }
+}
+
+impl fmt::Display for Nat {
+    /// Its behaviour, and its table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}:", self.behaviour, self.external)?;
+        for ((inner, scope), mapping) in &self.mappings {
+            write!(f, " {inner}>{scope}={}", mapping.port)?;
+        }
+        Ok(())
     }
 }
 

@@ -31,9 +31,11 @@ pub struct Side {
     pub mapping: Dependence,
     /// On what it depends who is let in.
     pub filtering: Dependence,
-    /// Whether more than one gateway translates with a dependence, or one keeps ports that several
-    /// hosts contend for: then not all is known that may work.
+    /// Whether more than one gateway translates with a dependence: then not all is known that may work.
     pub vague: bool,
+    /// Whether hosts contend for a port that a gateway would keep: then it is not known which of them gets
+    /// what comes to it, either.
+    pub contended: bool,
 }
 
 impl Side {
@@ -42,6 +44,7 @@ impl Side {
         mapping: Dependence::Independent,
         filtering: Dependence::Independent,
         vague: false,
+        contended: false,
     };
 
     /// One NAT between, whose ports nobody else contends for.
@@ -55,6 +58,7 @@ impl Side {
             },
             filtering: behaviour.filtering,
             vague: false,
+            contended: false,
         }
     }
 }
@@ -63,6 +67,9 @@ impl Side {
 /// those that it heard from.
 pub fn punch(a: Side, b: Side) -> Verdict {
     use Dependence::{Address, AddressAndPort, Independent};
+    if a.contended || b.contended {
+        return Verdict::Possible;
+    }
     let may = if a.vague || b.vague {
         Verdict::Possible
     } else {
@@ -213,7 +220,7 @@ fn side(
                 side.filtering = side.filtering.max(behaviour.filtering);
                 if !nat.is_stable_for(inner, now) {
                     side.mapping = side.mapping.max(behaviour.mapping);
-                    side.vague |= behaviour.ports == Ports::Preserved;
+                    side.contended |= behaviour.ports == Ports::Preserved;
                     dependent += 1;
                 }
                 let port = nat.port_of(inner, now).unwrap_or(inner.port());
