@@ -49,18 +49,23 @@ pub(crate) type Unexpected = Arc<OnceLock<NodeId>>;
 
 /// The TLS side of a server with this identity; clients may have one, and prove it if they do.
 pub(crate) fn server_config(identity: &IdentitySeed) -> QuicServerConfig {
+    server_tls(identity, ALPN)
+        .try_into()
+        .expect("TLS 1.3 has QUIC's initial cipher suite")
+}
+
+/// The same for any transport, for the application protocol `alpn`.
+pub(crate) fn server_tls(identity: &IdentitySeed, alpn: &[u8]) -> rustls::ServerConfig {
     let key = certified_key(identity);
     let mut config = rustls::ServerConfig::builder_with_provider(crypto())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has cipher suites of TLS 1.3")
         .with_client_cert_verifier(Arc::new(Verifier::new(Expect::Any)))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     // A resumed handshake would save one signature and keep keys of old connections around.
     config.send_tls13_tickets = 0;
     config
-        .try_into()
-        .expect("TLS 1.3 has QUIC's initial cipher suite")
 }
 
 /// The TLS side of a client, and where an unexpected server's key is left.
@@ -68,6 +73,19 @@ pub(crate) fn client_config(
     identity: Option<&IdentitySeed>,
     expect: Expect,
 ) -> (QuicClientConfig, Unexpected) {
+    let (config, unexpected) = client_tls(identity, expect, ALPN);
+    let config = config
+        .try_into()
+        .expect("TLS 1.3 has QUIC's initial cipher suite");
+    (config, unexpected)
+}
+
+/// The same for any transport, for the application protocol `alpn`.
+pub(crate) fn client_tls(
+    identity: Option<&IdentitySeed>,
+    expect: Expect,
+    alpn: &[u8],
+) -> (rustls::ClientConfig, Unexpected) {
     let verifier = Verifier::new(expect);
     let unexpected = Arc::clone(&verifier.unexpected);
     let resolver: Arc<dyn ResolvesClientCert> = match identity {
@@ -82,13 +100,10 @@ pub(crate) fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(resolver);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     // Names mean nothing here: a server is its key.
     config.enable_sni = false;
-    let config = config
-        .try_into()
-        .expect("TLS 1.3 has QUIC's initial cipher suite");
     (config, unexpected)
 }
 
@@ -99,6 +114,11 @@ pub(crate) fn proven_key(connection: &quinn::Connection) -> Option<NodeId> {
         .downcast::<Vec<CertificateDer<'static>>>()
         .ok()?;
     node_id(chain.first()?)
+}
+
+/// The key of a chain that the other side showed and proved; `None` if it showed none.
+pub(crate) fn shown_key(chain: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
+    node_id(chain?.first()?)
 }
 
 /// A secret for one purpose of the QUIC endpoint, the same after every restart: a client whose server

@@ -5,6 +5,8 @@
 //! and who may ask what, is for the callers to decide: `mesh-controller` with [`Server`], `mesh-agent`
 //! and `mesh inventory push` with [`connect`]. The messages are `mesh_wire::control`'s.
 //!
+//! [`mod@stream`] has the same keys over TCP, for datagrams where a network lets no UDP through.
+//!
 //! Nothing here buffers more than its bounds, whatever the other side sends, and each wait has a
 //! deadline.
 
@@ -13,6 +15,7 @@ mod closed;
 mod crypto;
 mod framing;
 mod server;
+pub mod stream;
 mod transport;
 
 pub use client::{ConnectError, Connection, Expect, RequestError, connect, connect_to};
