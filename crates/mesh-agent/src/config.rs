@@ -21,7 +21,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "network",
     "signers",
     "controllers",
@@ -37,6 +37,7 @@ const KEYS: [&str; 15] = [
     "confine",
     "dns",
     "resolver",
+    "relay_listen",
 ];
 
 /// What the file must say.
@@ -83,6 +84,9 @@ pub struct Config {
     pub dns: bool,
     /// `resolver`: how this machine's resolver is made to ask the agent. Default `auto`.
     pub resolver: Choice,
+    /// `relay_listen`: TCP address on which a moon takes TLS streams of clients without UDP, usually
+    /// `[::]:443`. Default: none.
+    pub relay_listen: Option<SocketAddr>,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -150,6 +154,7 @@ struct Raw {
     confine: Option<bool>,
     dns: Option<bool>,
     resolver: Option<String>,
+    relay_listen: Option<String>,
 }
 
 impl Config {
@@ -259,6 +264,10 @@ impl File<'_> {
                 .map(|choice| self.parse_one("resolver", &choice))
                 .transpose()?
                 .unwrap_or_default(),
+            relay_listen: raw
+                .relay_listen
+                .map(|listen| self.parse_one("relay_listen", &listen))
+                .transpose()?,
         })
     }
 

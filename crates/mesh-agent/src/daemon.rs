@@ -43,6 +43,7 @@ use crate::{
     names::{self, DNS_PORT},
     overlay::{News, Overlay},
     pulse::{self, Pulse},
+    relay::streams,
     reload, rumours,
     stored::StoredRoster,
     underlay,
@@ -182,6 +183,10 @@ fn confinement(config: &Config, path: &Path) -> Confinement {
     if config.dns {
         needs.tcp_listen.push(DNS_PORT);
     }
+    // Towards moons where no UDP gets through.
+    needs.tcp_connect.push(streams::PORT);
+    let listen = config.relay_listen.map(|listen| listen.port());
+    needs.tcp_listen.extend(listen);
     let confinement = confine(&needs);
     info!(%confinement, "confined");
     confinement
@@ -214,6 +219,9 @@ async fn serve(
     tasks.spawn(rumours::act(agent.clone(), news));
     tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(names::serve(agent.clone()));
+    let listen = agent.config().relay_listen;
+    tasks.spawn(streams::serve(agent.clone(), listen));
+    tasks.spawn(streams::supervise(agent.clone(), streams::PORT));
     tasks.spawn(reload::watch(agent.clone(), config_path));
     let ready = async {
         address_or_patience(agent).await;
@@ -284,7 +292,7 @@ fn listen(config: &Config) -> anyhow::Result<(UnixListener, SocketFile)> {
 
 /// What the agent goes on with: interface and routes follow each roster, and port 53 each address.
 const fn keep(config: &Config) -> Keep {
-    if config.dns {
+    if config.dns || config.relay_listen.is_some() {
         Keep::NetAdminAndPorts
     } else {
         Keep::NetAdmin

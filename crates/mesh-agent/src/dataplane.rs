@@ -201,7 +201,9 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Resu
         let now = clock::now();
         let packets = batch
             .datagrams()
-            .filter_map(|datagram| open(overlay, datagram, &mut relayed, now));
+            .filter_map(|Datagram { from, payload, .. }| {
+                open(overlay, from.into(), payload, &mut relayed, now)
+            });
         tun.send(packets)?;
         if let Err(error) = relayed.flush(&overlay.socket) {
             debug!(%error, "could not relay");
@@ -214,18 +216,14 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Resu
 /// waits in `relayed`.
 pub(crate) fn open<'a>(
     overlay: &Overlay,
-    datagram: Datagram<'a>,
+    from: Remote,
+    payload: &'a mut [u8],
     relayed: &mut SendBatch,
     now: Instant,
 ) -> Option<&'a [u8]> {
-    let Overlay {
-        forwarding, socket, ..
-    } = overlay;
-    let datagram = overlay
-        .moon
-        .relay(datagram, forwarding, socket, relayed, now)?;
-    let Datagram { from, payload, .. } = datagram;
-    let from = Remote::Udp(from);
+    if overlay.moon.relay(overlay, from, payload, relayed, now) {
+        return None;
+    }
     if !is_data(payload) && !relay::is_data(payload) {
         overlay.handle_datagram(from, payload);
         return None;

@@ -19,13 +19,13 @@ use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
 use mesh_types::{IdentitySeed, Instant, MachineName, PublicIdentity, Serial, WireguardPublicKey};
 use rand::RngCore;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, trace, warn};
 use zeroize::Zeroizing;
 
 use crate::{
     peers::{self, Directory},
-    relay::Moon,
+    relay::{Moon, streams::Streams},
     view::{Link, Phase},
 };
 
@@ -76,6 +76,9 @@ pub(crate) struct Overlay {
     pub(crate) forwarding: Arc<Forwarding>,
     pub(crate) socket: UdpSocket,
     pub(crate) moon: Moon,
+    pub(crate) streams: Streams,
+    /// Whether a moon relays for this machine.
+    pub(crate) relayed: watch::Sender<bool>,
     state: Mutex<State>,
     news: mpsc::Sender<News>,
     /// The thread that runs the engine's timers.
@@ -115,6 +118,8 @@ impl Overlay {
             forwarding: engine.forwarding(),
             socket,
             moon: Moon::new(),
+            streams: Streams::default(),
+            relayed: watch::Sender::new(false),
             state: Mutex::new(State {
                 engine,
                 directory: Directory::default(),
@@ -133,6 +138,8 @@ impl Overlay {
         let peers = peers::of_roster(roster, own);
         let moons = peers::moons(roster);
         let relay_server = self.moon.apply_roster(roster, own);
+        self.streams
+            .retain(|peer| peers.iter().any(|(_, config)| config.key == *peer));
         self.with(|state, now| {
             state.directory.replace(&peers);
             state.epoch = Some((roster.head().serial, roster.head_hash().0));
@@ -223,6 +230,14 @@ impl Overlay {
                 ))
             })
             .collect()
+    }
+
+    /// A stream to `peer` was opened, or is over.
+    pub(crate) fn streams_changed(&self, peer: &WireguardPublicKey) {
+        self.with(|state, now| {
+            let streams = self.streams.of(peer);
+            state.engine.set_streams(peer, &streams, now);
+        });
     }
 
     /// Where this machine may be reached, as it knows itself.
@@ -325,7 +340,10 @@ impl Overlay {
             state.unreserved = (!taken).then_some(until);
         }
         let after = state.engine.poll_timeout();
+        let relayed = state.engine.has_moon();
         drop(state);
+        self.relayed
+            .send_if_modified(|known| std::mem::replace(known, relayed) != relayed);
         let sooner = match (before, after) {
             (None, Some(_)) => true,
             (Some(before), Some(after)) => after < before,
@@ -386,9 +404,9 @@ impl Overlay {
     }
 
     pub(crate) fn send(&self, to: Remote, datagram: &[u8]) {
-        let Remote::Udp(endpoint) = to else {
-            debug!(%to, "no stream of this number");
-            return;
+        let endpoint = match to {
+            Remote::Udp(endpoint) => endpoint,
+            Remote::Stream(stream) => return self.streams.send(stream, datagram),
         };
         if let Err(error) = self.socket.send(endpoint, None, datagram) {
             debug!(%to, %error, "could not send");

@@ -1,20 +1,21 @@
 //! This machine as a moon: whether the roster makes it one, and what its data thread does with frames.
 
+pub(crate) mod streams;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
 use mesh_api::RelayStatus;
-use mesh_core::{Forwarded, Forwarding, RelayLimits, RelayServer, Remote};
+use mesh_core::{Forwarded, RelayLimits, RelayServer, Remote};
 use mesh_inventory::roster::{Member, Roster};
-use mesh_os::{
-    clock,
-    udp::{Datagram, SendBatch, UdpSocket},
-};
+use mesh_os::{clock, udp::SendBatch};
 use mesh_types::{Instant, MemberKey, PublicIdentity, WireguardPublicKey};
 use mesh_wire::relay;
 use tracing::{debug, trace};
+
+use crate::overlay::Overlay;
 
 /// The moon that this machine may be. One for the life of the process, so that clients keep their tokens
 /// when the roster makes it a moon, makes it none, and makes it one again.
@@ -47,38 +48,30 @@ impl Moon {
         Some(Arc::clone(&self.server))
     }
 
-    /// Relays a datagram if it is a frame for this moon, and gives it back if it is not. What is to be sent
-    /// waits in `sending`.
-    pub(crate) fn relay<'a>(
+    /// Relays a datagram if it is a frame for this moon; false if it is not. What is to be sent by UDP waits in
+    /// `sending`.
+    pub(crate) fn relay(
         &self,
-        datagram: Datagram<'a>,
-        forwarding: &Forwarding,
-        socket: &UdpSocket,
+        overlay: &Overlay,
+        from: Remote,
+        datagram: &mut [u8],
         sending: &mut SendBatch,
         now: Instant,
-    ) -> Option<Datagram<'a>> {
-        let from = Remote::Udp(datagram.from);
-        if !relay::is_frame(datagram.payload)
+    ) -> bool {
+        if !relay::is_frame(datagram)
             || !self.relays.load(Ordering::Acquire)
             // The frame of another moon, of which this one is a client.
-            || forwarding.knows_frame(from, datagram.payload)
+            || overlay.forwarding.knows_frame(from, datagram)
         {
-            return Some(datagram);
+            return false;
         }
-        let (to, frame) = match self.server.forward(from, datagram.payload, now) {
-            Forwarded::To(to) => (to, &*datagram.payload),
-            Forwarded::Answer(notice) => {
-                push(from, &notice, socket, sending);
-                return None;
-            }
-            Forwarded::Dropped(reason) => {
-                trace!(%reason, "frame dropped");
-                return None;
-            }
-            Forwarded::NotOurs => return Some(datagram),
-        };
-        push(to, frame, socket, sending);
-        None
+        match self.server.forward(from, datagram, now) {
+            Forwarded::To(to) => push(overlay, to, datagram, sending),
+            Forwarded::Answer(notice) => push(overlay, from, &notice, sending),
+            Forwarded::Dropped(reason) => trace!(%reason, "frame dropped"),
+            Forwarded::NotOurs => return false,
+        }
+        true
     }
 
     /// What `mesh status` says of it; `None`: this machine does not relay.
@@ -131,12 +124,12 @@ fn limits(moon: &Member) -> RelayLimits {
     }
 }
 
-fn push(to: Remote, frame: &[u8], socket: &UdpSocket, sending: &mut SendBatch) {
+fn push(overlay: &Overlay, to: Remote, frame: &[u8], sending: &mut SendBatch) {
     let Remote::Udp(endpoint) = to else {
-        debug!(%to, "no stream of this number");
+        overlay.send(to, frame);
         return;
     };
-    if let Err(error) = sending.push(socket, endpoint, None, frame) {
+    if let Err(error) = sending.push(&overlay.socket, endpoint, None, frame) {
         debug!(%endpoint, %error, "could not send");
     }
 }

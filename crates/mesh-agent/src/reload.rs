@@ -73,6 +73,7 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
     differs("user", read.user != current.user);
     differs("confine", read.confine != current.confine);
     differs("dns", read.dns != current.dns);
+    differs("relay_listen", read.relay_listen != current.relay_listen);
     let next = Config {
         signers: read.signers,
         controllers: read.controllers,

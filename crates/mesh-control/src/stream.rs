@@ -28,8 +28,8 @@ const ALPN: &[u8] = b"mesh-datagrams-1";
 /// How long TCP and TLS may take together, for either side.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read at a time, in bytes: a few full datagrams. Two of the longest fit, so there is always room.
-const READ_BYTES: usize = 2 * (LENGTH_BYTES + DATAGRAM_BYTES_MAX);
+/// What is read at a time, in bytes: the longest datagram fits, so behind a part of one there is always room.
+const READ_BYTES: usize = LENGTH_BYTES + DATAGRAM_BYTES_MAX;
 
 const LENGTH_BYTES: usize = 2;
 

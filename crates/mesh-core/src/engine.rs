@@ -20,8 +20,8 @@ use mesh_wire::{relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp, Via,
-    allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
+    Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp, StreamId,
+    Via, allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
 };
 use context::Context;
 pub use handover::{TakeOverError, TakenOver};
@@ -188,6 +188,19 @@ impl Engine {
         self.with_peer(key.as_bytes(), now, |peer, context| {
             peer.set_candidates(candidates, context, now);
         });
+    }
+
+    /// Sets the streams that lead to a peer, each a way beside its endpoints; one that is no more among them
+    /// is over. An unknown key is passed over.
+    pub fn set_streams(&mut self, key: &WireguardPublicKey, streams: &[StreamId], now: Now) {
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.set_streams(streams, context, now);
+        });
+    }
+
+    /// Whether a moon relays for this node.
+    pub fn has_moon(&self) -> bool {
+        self.context.moons.open().next().is_some()
     }
 
     /// Sets the endpoints of this node, to be told to peers inside their sessions. What moons see is added.

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use mesh_types::{Instant, WireguardPublicKey};
 
-use crate::Via;
+use crate::{Remote, StreamId, Via};
 
 /// When a way that never answered is probed, after it was heard of. Both sides do so at about the same
 /// time, which opens NATs from within: the first probe opens this side's, the second finds the other's
@@ -258,6 +258,24 @@ impl Paths {
         for moon in moons {
             self.learn(Via::Relay(*moon), Origin::Moon, now);
         }
+    }
+
+    /// Brings the straight ways in line with the streams that there are; true if one is new.
+    pub(crate) fn set_streams(&mut self, streams: &[StreamId], now: Instant) -> bool {
+        let open = |via: &Via| match via {
+            Via::Direct(Remote::Stream(stream)) => streams.contains(stream),
+            Via::Direct(Remote::Udp(_)) | Via::Relay(_) => true,
+        };
+        self.ways.retain(|via, _| open(via));
+        if self.selected.is_some_and(|via| !open(&via)) {
+            self.selected = None;
+            self.select_best(None);
+        }
+        let mut new = false;
+        for stream in streams {
+            new |= self.learn(Via::Direct(Remote::Stream(*stream)), Origin::Told, now);
+        }
+        new
     }
 
     /// A handshake came through by this way, to the peer and back.
@@ -787,8 +805,8 @@ impl Way {
 /// Straight ways before streams before relays.
 const fn rank(via: Via) -> u8 {
     match via {
-        Via::Direct(crate::Remote::Udp(_)) => 0,
-        Via::Direct(crate::Remote::Stream(_)) => 1,
+        Via::Direct(Remote::Udp(_)) => 0,
+        Via::Direct(Remote::Stream(_)) => 1,
         Via::Relay(_) => 2,
     }
 }

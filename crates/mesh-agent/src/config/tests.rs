@@ -27,6 +27,7 @@ fn three_keys_are_enough() {
     assert!(config.confine);
     assert!(config.dns);
     assert_eq!(config.resolver, Choice::Auto);
+    assert_eq!(config.relay_listen, None);
 }
 
 #[test]
@@ -46,6 +47,7 @@ user = "meshd"
 confine = false
 dns = false
 resolver = "hosts"
+relay_listen = "[::]:443"
 "#
     ))
     .unwrap();
@@ -57,6 +59,7 @@ resolver = "hosts"
     assert_eq!(config.group.as_deref(), Some("wheel"));
     assert!(!config.dns);
     assert_eq!(config.resolver, Choice::Hosts);
+    assert_eq!(config.relay_listen, Some("[::]:443".parse().unwrap()));
 }
 
 #[test]

@@ -11,9 +11,12 @@ use mesh_os::{
     udp::{RecvBatch, SendBatch},
 };
 
+use mesh_control::stream::{StreamListener, dial};
+
 use super::*;
 use crate::{
     dataplane,
+    relay::streams,
     testing::{Fleet, name, network, packet},
 };
 
@@ -24,6 +27,7 @@ struct Machine {
     overlay: Arc<Overlay>,
     news: StdMutex<mpsc::Receiver<News>>,
     packets: std_mpsc::Receiver<Vec<u8>>,
+    out: std_mpsc::Sender<Vec<u8>>,
     own: PublicIdentity,
     stop: Arc<(Wake, std::sync::atomic::AtomicBool)>,
     thread: Option<JoinHandle<()>>,
@@ -44,13 +48,14 @@ impl Machine {
         let stop = Arc::new((Wake::new().unwrap(), false.into()));
         let (out, packets) = std_mpsc::channel();
         let thread = std::thread::spawn({
-            let (overlay, stop) = (overlay.clone(), stop.clone());
+            let (overlay, stop, out) = (overlay.clone(), stop.clone(), out.clone());
             move || pump(&overlay, &stop.0, &stop.1, &out)
         });
         Self {
             overlay,
             news: StdMutex::new(news),
             packets,
+            out,
             own: identity.public(),
             stop,
             thread: Some(thread),
@@ -107,7 +112,13 @@ fn pump(
         wait_readable(&overlay.socket, wake, Some(sleep)).unwrap();
         overlay.socket.recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
-            if let Some(packet) = dataplane::open(overlay, datagram, &mut relayed, clock::now()) {
+            if let Some(packet) = dataplane::open(
+                overlay,
+                datagram.from.into(),
+                datagram.payload,
+                &mut relayed,
+                clock::now(),
+            ) {
                 let _ = out.send(packet.to_vec());
             }
         }
@@ -177,7 +188,15 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
         wait_readable(&b.socket, &wake, Some(DEADLINE)).unwrap();
         assert!(b.socket.recv(&mut batch).unwrap(), "a handshake, then data");
         for datagram in batch.datagrams() {
-            if dataplane::open(&b, datagram, &mut SendBatch::new(), clock::now()).is_some() {
+            if dataplane::open(
+                &b,
+                datagram.from.into(),
+                datagram.payload,
+                &mut SendBatch::new(),
+                clock::now(),
+            )
+            .is_some()
+            {
                 break 'received b.forwarding.route(&answer).is_some();
             }
         }
@@ -264,7 +283,13 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
         );
         overlay.socket.recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
-            dataplane::open(overlay, datagram, &mut SendBatch::new(), clock::now());
+            dataplane::open(
+                overlay,
+                datagram.from.into(),
+                datagram.payload,
+                &mut SendBatch::new(),
+                clock::now(),
+            );
         }
     };
     receive(&b);
@@ -316,6 +341,50 @@ async fn machines_that_know_only_the_moon_reach_each_other_until_one_is_removed(
     fleet.members.remove(&name("pyrite"));
     moon.apply(&fleet.roster(8));
     assert_eq!(relaying().clients, 1);
+}
+
+/// Both ends of a stream between two machines, each carried by a task.
+async fn stream(fleet: &Fleet, client: &Machine, moon: &Machine) -> tokio::task::JoinSet<()> {
+    let [own, expected] = ["galena", "cinnabar"].map(|text| fleet.seed_of(text));
+    let listener = StreamListener::bind((Ipv4Addr::LOCALHOST, 0).into(), expected)
+        .await
+        .unwrap();
+    let address = listener.local_address().unwrap();
+    let accept = async { listener.accept().await.unwrap().complete().await };
+    let (taken, dialled) = tokio::join!(accept, dial(address, own, expected.public().node_id()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for (machine, peer, stream) in [(client, moon, dialled), (moon, client, taken)] {
+        let (overlay, peer) = (machine.overlay.clone(), peer.own.wireguard());
+        let out = machine.out.clone();
+        tasks.spawn(async move {
+            let deliver = |packet: &[u8]| drop(out.send(packet.to_vec()));
+            streams::carry(&overlay, deliver, peer, stream.unwrap()).await;
+        });
+    }
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_udp_is_reached_through_its_stream_to_the_moon() {
+    let fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
+    let machines = ["cinnabar", "galena", "pyrite"].map(|text| Machine::start(&fleet, text));
+    let [moon, a, b] = &machines;
+    for machine in &machines {
+        machine.apply(&fleet.roster(7));
+    }
+    b.overlay
+        .add_candidates(&name("cinnabar"), &[moon.endpoint()]);
+    // Galena knows no endpoint at all, and tells none: all it has is the stream.
+    let mut tasks = stream(&fleet, a, moon).await;
+    let clients = || moon.overlay.moon.status().map(|status| status.clients);
+    until("both are clients", || clients() == Some(2)).await;
+    assert!(*a.overlay.relayed.borrow());
+    b.overlay.handle_packet(&packet(&fleet, "pyrite", "galena"));
+    let got = a.packets.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(got, packet(&fleet, "pyrite", "galena"));
+
+    tasks.shutdown().await;
+    assert!(a.overlay.streams.of(&moon.own.wireguard()).is_empty());
 }
 
 /// Waits until `holds`.

@@ -8,7 +8,7 @@ use mesh_wire::wireguard::{
 
 use super::{CANDIDATES_MAX, Context, Engine, Event, peer::Peer};
 use crate::{
-    Now, Protocol, Refusal, Via,
+    Now, Protocol, Refusal, StreamId, Via,
     cookie::{Admission, Cookie},
     link::Sent,
     noise::{Asked, Initiator, NO_PRESHARED_KEY, Responder, Secret, Start, TransportKeys, agree},
@@ -240,6 +240,17 @@ impl Peer {
         now: Now,
     ) {
         let added = self.learn_endpoints(candidates, now.instant);
+        self.try_new_ways(added, context);
+    }
+
+    /// Hears of the streams that there are.
+    pub(super) fn set_streams(&mut self, streams: &[StreamId], context: &mut Context, now: Now) {
+        let added = self.paths.set_streams(streams, now.instant);
+        self.refresh_way(context);
+        self.try_new_ways(added, context);
+    }
+
+    fn try_new_ways(&mut self, added: bool, context: &mut Context) {
         let Some(mut attempt) = self.attempt.take() else {
             // Only what is new brings an attempt forward, or a caller that answers every
             // `NeedEndpoints` at once would go round in a circle.
