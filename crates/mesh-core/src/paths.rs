@@ -420,7 +420,7 @@ impl Paths {
             .min();
         let retry = self
             .retry
-            .filter(|_| warm && !self.is_straight())
+            .filter(|_| warm && !self.is_best_kind())
             .map(|(at, _)| at);
         let keep = self.keep_due(facts, now);
         // What lies in the past is done already, or waits for a fact to change.
@@ -493,7 +493,7 @@ impl Paths {
             for way in self.ways.values_mut() {
                 way.burst = way.burst.map(|_| (now, 0));
             }
-            if !self.is_straight() {
+            if !self.is_best_kind() {
                 self.retry = Some((now, RETRY.0 / 2));
             }
         }
@@ -614,7 +614,7 @@ impl Paths {
         let Some((at, interval)) = self.retry else {
             return false;
         };
-        if now < at || self.is_straight() || !is_warm(facts, now) {
+        if now < at || self.is_best_kind() || !is_warm(facts, now) {
             return false;
         }
         let next = (interval * 2).min(RETRY.1);
@@ -682,6 +682,11 @@ impl Paths {
 
     fn is_straight(&self) -> bool {
         self.selected.is_some_and(|via| !via.is_relay())
+    }
+
+    /// Whether packets go straight and by UDP: a stream is left like a relay once there is better.
+    fn is_best_kind(&self) -> bool {
+        self.selected.is_some_and(|via| rank(via) == 0)
     }
 
     /// How long the way in use may be silent.

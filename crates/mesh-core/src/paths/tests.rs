@@ -249,3 +249,20 @@ fn a_peer_that_lies_of_a_thousand_endpoints_makes_us_send_little() {
     assert!(victims.count() <= most + 16);
     assert!(pair.paths.view().len() <= WAYS_MAX);
 }
+
+#[test]
+fn a_stream_is_left_for_udp_once_that_answers_and_is_no_way_once_it_is_over() {
+    let mut pair = Pair::new();
+    let stream = Via::Direct(Remote::Stream(StreamId(1)));
+    pair.answers.insert(stream, millis(30));
+    assert!(pair.paths.set_streams(&[StreamId(1)], pair.now));
+    pair.paths.learn(straight(1), Origin::Told, pair.now);
+    pair.paths.established(stream, Some(millis(30)), pair.now);
+    pair.run_to(at(5_000));
+    assert_eq!(pair.paths.selected(), Some(stream));
+    pair.answers.insert(straight(1), millis(90));
+    pair.run_to(at(40_000));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+    assert!(!pair.paths.set_streams(&[], pair.now));
+    assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
+}
