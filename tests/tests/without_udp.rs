@@ -1,10 +1,6 @@
 //! A network that lets no UDP through.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test, and its helpers"
-)]
+#![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
 
 use std::{fs::OpenOptions, io::Write as _, process::Command, time::Instant};
 
@@ -49,6 +45,26 @@ fn a_machine_without_udp_reaches_the_others_through_a_moon_over_tls() {
     fleet
         .wait_status("galena", PATIENCE, "is relayed", relayed)
         .unwrap();
+}
+
+#[test]
+fn a_machine_that_loses_udp_is_back_through_a_moon_over_tls() {
+    let Some(mut fleet) = fleet(&["cinnabar", "galena", "pyrite"]) else {
+        return;
+    };
+    fleet.set_static_endpoints().unwrap();
+    fleet.store_rosters(7).unwrap();
+    append(&fleet, "cinnabar", "relay_listen = \"[::]:443\"\n");
+    for name in fleet.names() {
+        fleet.start_agent(&name).unwrap();
+    }
+    assert_reaches(&fleet, "galena", "pyrite");
+    let nft = fleet.run_on("galena", Command::new("nft").arg(NO_UDP));
+    let nft = nft.unwrap();
+    assert!(nft.status.success(), "{nft:?}");
+    let begin = Instant::now();
+    assert_reaches(&fleet, "galena", "pyrite");
+    println!("{:?} after UDP was gone", begin.elapsed());
 }
 
 fn append(fleet: &Fleet, name: &str, line: &str) {

@@ -340,7 +340,7 @@ impl Overlay {
             state.unreserved = (!taken).then_some(until);
         }
         let after = state.engine.poll_timeout();
-        let relayed = state.engine.has_moon();
+        let relayed = state.engine.has_moon(now.instant);
         drop(state);
         self.relayed
             .send_if_modified(|known| std::mem::replace(known, relayed) != relayed);

@@ -198,11 +198,6 @@ impl Engine {
         });
     }
 
-    /// Whether a moon relays for this node.
-    pub fn has_moon(&self) -> bool {
-        self.context.moons.open().next().is_some()
-    }
-
     /// Sets the endpoints of this node, to be told to peers inside their sessions. What moons see is added.
     pub fn set_own_endpoints(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
         if self.context.own_endpoints == endpoints {

@@ -684,6 +684,12 @@ impl Paths {
         self.selected.is_some_and(|via| !via.is_relay())
     }
 
+    /// Whether neither the way in use nor any other has answered for a while.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        // The third probe went out 250 ms after the first.
+        self.doubt.as_ref().is_some_and(|doubt| doubt.sent >= 3)
+    }
+
     /// Whether packets go straight and by UDP: a stream is left like a relay once there is better.
     fn is_best_kind(&self) -> bool {
         self.selected.is_some_and(|via| rank(via) == 0)

@@ -30,6 +30,13 @@ const LOST_AFTER: Duration = Duration::from_secs(5);
 /// While a peer is wanted and no moon relays, each is asked this often.
 const HASTE: Duration = Duration::from_secs(2);
 
+/// A moon that has not answered its request for this long is looked past for another way to one: a little
+/// less than [`REPEAT`], when the engine looks again.
+const DOUBTED_AFTER: Duration = Duration::from_millis(900);
+
+/// How often a peer that does not answer can make us ask a moon.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
 /// How often a notice can make us ask again.
 const RENEW_ON_NOTICE: Duration = Duration::from_secs(1);
 
@@ -42,6 +49,8 @@ pub(super) struct Moons {
     changed: bool,
     /// Somebody is wanted, and no moon relays.
     wanted: bool,
+    /// Somebody is reached by no way, moons included.
+    doubted: bool,
 }
 
 impl Moons {
@@ -62,6 +71,15 @@ impl Moons {
 
     pub(super) fn take_wanted(&mut self) -> bool {
         std::mem::take(&mut self.wanted)
+    }
+
+    /// A peer does not answer, also not by the moons: do they?
+    pub(super) fn doubt(&mut self) {
+        self.doubted = !self.open.is_empty();
+    }
+
+    fn take_doubted(&mut self) -> bool {
+        std::mem::take(&mut self.doubted)
     }
 
     pub(super) fn take_changed(&mut self) -> bool {
@@ -127,10 +145,25 @@ impl Client {
 }
 
 impl Engine {
+    /// Whether a moon relays for this node, and answers. To be asked again after every call.
+    pub fn has_moon(&self, now: Instant) -> bool {
+        self.context.moons.open.keys().any(|moon| {
+            let client = self.peers.get(moon).and_then(|peer| peer.client.as_ref());
+            client.is_some_and(|client| {
+                client
+                    .asked_since
+                    .is_none_or(|since| now.saturating_since(since) < DOUBTED_AFTER)
+            })
+        })
+    }
+
     /// Passes the news of the moons on to every peer.
     pub(super) fn publish_moons(&mut self, now: Now) {
         if self.context.moons.take_wanted() {
             self.for_each_peer(now, |peer, _| peer.hasten_moon(now.instant));
+        }
+        if self.context.moons.take_doubted() {
+            self.for_each_peer(now, |peer, _| peer.check_moon(now.instant));
         }
         if !self.context.moons.take_changed() {
             return;
@@ -295,6 +328,21 @@ impl Peer {
         client.repeat = REPEAT;
         // Who was started anew knows no session either.
         self.begin(now);
+    }
+
+    /// Somebody is reached by no way: if the moon is gone, that is to be known before its next turn.
+    fn check_moon(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client
+            && client.granted.is_some()
+            && client.asked_since.is_none()
+            && client
+                .noticed
+                .is_none_or(|at| now.saturating_since(at) >= CHECK_EVERY)
+        {
+            client.noticed = Some(now);
+            client.next = now;
+            client.repeat = REPEAT;
+        }
     }
 
     /// Somebody is wanted whom this moon may relay to.

@@ -61,6 +61,9 @@ impl Peer {
         }
         let facts = self.facts(now.instant);
         let due = self.paths.run(&facts, now.instant);
+        if self.paths.is_in_doubt() {
+            context.moons.doubt();
+        }
         if due.ask {
             self.tell_candidates(true, context, now);
         }
