@@ -67,7 +67,8 @@ in
       unless "auto" "resolver" cfg.resolver
     );
     relay_listen =
-      key types.str "[::]:443" "The TCP address for clients of a moon that have no UDP." unset;
+      key types.str "[::]:443" "The TCP address for clients of a moon that have no UDP."
+        unset;
     state_dir = key types.str "/var/lib/mesh/agent" "Where the roster in force is kept." unset;
     socket = key types.str "/run/mesh/agent.sock" "The UNIX socket of the local API." unset;
   };
