@@ -236,7 +236,10 @@ impl History {
         let calm = fleet.is_calm(&self.shape.sites);
         let settled =
             fleet.now().instant.saturating_since(self.disturbed) >= Duration::from_secs(60);
-        let patience = match (settled && self.met.insert((a, b)), calm) {
+        // A moon has a session with everyone already, and may have been looking at an old port since.
+        let with_moon = fleet.is_moon(a) || fleet.is_moon(b);
+        let fresh = settled && !with_moon && self.met.insert((a, b));
+        let patience = match (fresh, calm) {
             (true, true) => Patience::FRESH,
             (true, false) => Patience::FRESH_IN_RAIN,
             (false, true) => Patience::DISTURBED,
@@ -413,4 +416,4 @@ const IDLE: Duration = Duration::from_secs(1_000);
 
 /// What a moon and a client of it may exchange in an idle minute: three renewals of two datagrams, a
 /// handshake, and what a moon that is away is tried with.
-const IDLE_PER_MOON: usize = 48;
+const IDLE_PER_MOON: usize = 64;
