@@ -31,6 +31,9 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it must then stay.
 const PROBATION: Duration = Duration::from_secs(3);
 
+/// Between two starts of the program before, if the first does not succeed.
+const BETWEEN_STARTS: Duration = Duration::from_millis(500);
+
 /// How often systemd is asked.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -130,7 +133,7 @@ pub fn upgrade(
     }
     step("going back to the program before");
     run_instead(&drop_in, &kept, &installed.arguments)?;
-    if let Err(again) = restart(&what.unit) {
+    if let Err(again) = restart_what_ran(&what.unit) {
         bail!("the new program failed ({reason}), and so did the one before ({again})");
     }
     Ok(Upgraded::Back(reason))
@@ -274,6 +277,18 @@ fn restart(unit: &str) -> Result<(), String> {
                 return Err(format!("it was not ready within {READY_PATIENCE:?}"));
             }
             Err(error) => return Err(format!("cannot wait for `systemctl`: {error}")),
+        }
+    }
+}
+
+/// Restarts the unit with a program that ran a moment ago. What keeps that from starting passes, such as a
+/// system too busy to make the unit's control group, so it is tried for as long as a start may take.
+fn restart_what_ran(unit: &str) -> Result<(), String> {
+    let deadline = Instant::now() + READY_PATIENCE;
+    loop {
+        match restart(unit) {
+            Err(_) if Instant::now() < deadline => thread::sleep(BETWEEN_STARTS),
+            ended => return ended,
         }
     }
 }
