@@ -250,11 +250,7 @@ impl Paths {
             Via::Relay(moon) => moons.contains(moon),
             Via::Direct(_) => true,
         };
-        self.ways.retain(|via, _| open(via));
-        if self.selected.is_some_and(|via| !open(&via)) {
-            self.selected = None;
-            self.select_best(None);
-        }
+        self.retain(open);
         for moon in moons {
             self.learn(Via::Relay(*moon), Origin::Moon, now);
         }
@@ -266,16 +262,21 @@ impl Paths {
             Via::Direct(Remote::Stream(stream)) => streams.contains(stream),
             Via::Direct(Remote::Udp(_)) | Via::Relay(_) => true,
         };
-        self.ways.retain(|via, _| open(via));
-        if self.selected.is_some_and(|via| !open(&via)) {
-            self.selected = None;
-            self.select_best(None);
-        }
+        self.retain(open);
         let mut new = false;
         for stream in streams {
             new |= self.learn(Via::Direct(Remote::Stream(*stream)), Origin::Told, now);
         }
         new
+    }
+
+    /// Forgets the ways that are not open, and leaves the one in use if it is among them.
+    fn retain(&mut self, open: impl Fn(&Via) -> bool) {
+        self.ways.retain(|via, _| open(via));
+        if self.selected.is_some_and(|via| !open(&via)) {
+            self.selected = None;
+            self.select_best(None);
+        }
     }
 
     /// A handshake came through by this way, to the peer and back.
@@ -728,7 +729,6 @@ impl Paths {
         BUDGET_MAX.saturating_sub(self.spent)
     }
 
-    /// Makes room by forgetting a way that never answered; false if all have.
     /// Makes room for another port of an address that packets come from: a NAT may give each packet one of
     /// its own.
     fn forget_other_ports(&mut self, via: Via) {
@@ -749,6 +749,8 @@ impl Paths {
         }
     }
 
+    /// Makes room by forgetting the straight way that answered longest ago, or never; false if there is none but
+    /// the one in use.
     fn forget_one(&mut self) -> bool {
         // Those under trial go last, and what the peer says after what only came.
         let forgotten = self
