@@ -14,24 +14,20 @@
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
 //! | a probe to keep a NAT's mapping | [`KEEP`] after the last packet on a straight way, while there is traffic |
 
-use std::{collections::BTreeMap, time::Duration};
+mod budget;
+mod table;
+
+use std::time::Duration;
 
 use mesh_types::{Instant, WireguardPublicKey};
 
+use self::{
+    budget::Budget,
+    table::{BURST, OWED_INTERVAL, Table, rank},
+};
 use crate::{Remote, StreamId, Via};
 
-/// When a way that never answered is probed, after it was heard of. Both sides do so at about the same
-/// time, which opens NATs from within: the first probe opens this side's, the second finds the other's
-/// open, the rest are for loss and for a peer that hears later.
-const BURST: [Duration; 7] = [
-    Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(150),
-    Duration::from_millis(300),
-    Duration::from_millis(500),
-    Duration::from_millis(900),
-    Duration::from_millis(1600),
-];
+pub use table::Origin;
 
 /// Between bursts towards ways that did not answer, while there is traffic and no straight way: doubled
 /// each time, up to the second.
@@ -56,55 +52,17 @@ const DOUBT: [Duration; 8] = [
     Duration::from_millis(4500),
 ];
 
-/// Other straight ways that are probed along with the way in use; relays always are.
-const DOUBT_OTHERS: usize = 8;
-
 /// Probes that must be overdue on the way in use before another takes its place.
 const OVERDUE_MIN: usize = 2;
 
-/// A probe is overdue after twice the round trip, and no sooner than this after one.
-const OVERDUE_SLACK: Duration = Duration::from_millis(100);
-
-/// The round trip of a way that never told it.
-const RTT_UNKNOWN: Duration = Duration::from_millis(200);
-
 /// Answers that a way owes after it was demoted, before it is chosen again.
 const OWED_AFTER_DEMOTION: u32 = 3;
-
-/// Between probes of a way that owes answers.
-const OWED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Traffic this long ago keeps ways alive; an idle pair costs nothing.
 const WARM: Duration = Duration::from_secs(60);
 
 /// Under the 30 s after which the most impatient NATs seen forget a UDP mapping (RFC 4787 wants 120 s).
 const KEEP: Duration = Duration::from_secs(20);
-
-/// Ways known at a time. The ones that never answered go first.
-const WAYS_MAX: usize = 32;
-
-/// Ports of one address that packets came from: those that answered last, so that one NAT does not fill
-/// the table.
-const PORTS_HEARD_MAX: usize = 4;
-
-/// Probes to ways that never answered: this many at once, and then [`BUDGET_PER_SECOND`]. A peer that
-/// lies about where it is can make us send that much to somebody else, and no more.
-const BUDGET_MAX: u32 = 160;
-const BUDGET_PER_SECOND: u32 = 2;
-
-/// Unanswered probes that are remembered of one way.
-const WAITING_MAX: usize = 8;
-
-/// How a way became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// A controller, a peer or the roster told of it.
-    Told,
-    /// A packet came by it.
-    Heard,
-    /// A moon relays.
-    Moon,
-}
 
 /// What is known of one way, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +107,7 @@ pub(crate) struct Due {
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     selected: Option<Via>,
-    ways: BTreeMap<Via, Way>,
+    ways: Table,
     doubt: Option<Doubt>,
     /// The silence that was doubted already: it is, once.
     doubted: Option<Instant>,
@@ -159,21 +117,7 @@ pub(crate) struct Paths {
     retry: Option<(Instant, Duration)>,
     /// Whether there was traffic when last looked at.
     warm: bool,
-    spent: u32,
-    budget_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Way {
-    origin: Origin,
-    rtt: Option<Duration>,
-    answered: Option<Instant>,
-    /// When each probe was sent that was not answered; those before the last answer are forgotten.
-    waiting: Vec<Instant>,
-    /// Answers to come before it may be chosen.
-    owed: u32,
-    /// The burst under way: when it began and how many of it are sent.
-    burst: Option<(Instant, usize)>,
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -191,7 +135,7 @@ impl Paths {
 
     /// Ways that a handshake is tried on, the one in use first.
     pub(crate) fn all(&self) -> impl Iterator<Item = Via> + '_ {
-        let others = self.ways.keys().copied();
+        let others = self.ways.iter().map(|(via, _)| *via);
         let relays_first = others.clone().filter(|via| via.is_relay());
         let straight = others.filter(|via| !via.is_relay());
         self.selected.into_iter().chain(
@@ -203,30 +147,12 @@ impl Paths {
 
     /// The straight way of a family that answered last and fastest, or else one that may.
     pub(crate) fn best_of_family(&self, ipv6: bool) -> Option<Via> {
-        self.ways
-            .iter()
-            .filter(|(via, _)| via.udp().is_some_and(|endpoint| endpoint.is_ipv6() == ipv6))
-            .min_by_key(|(_, way)| (way.rtt.is_none(), way.rtt))
-            .map(|(via, _)| *via)
+        self.ways.best_of_family(ipv6)
     }
 
     /// Hears of a way; true if it is new. It is probed from now on.
     pub(crate) fn learn(&mut self, via: Via, origin: Origin, now: Instant) -> bool {
-        if let Some(way) = self.ways.get_mut(&via) {
-            // What did not answer before may do so now that the peer speaks of it again.
-            if way.rtt.is_none() && way.burst.is_none() && origin != Origin::Moon {
-                way.burst = Some((now, 0));
-            }
-            return false;
-        }
-        if origin == Origin::Heard {
-            self.forget_other_ports(via);
-        }
-        if self.ways.len() >= WAYS_MAX && !self.forget_one() {
-            return false;
-        }
-        self.ways.insert(via, Way::new(origin, now));
-        true
+        self.ways.learn(via, origin, self.selected, now)
     }
 
     /// Hears from the peer itself where it is: what was told before and did not answer is no more.
@@ -282,14 +208,14 @@ impl Paths {
     /// A handshake came through by this way, to the peer and back.
     pub(crate) fn established(&mut self, via: Via, rtt: Option<Duration>, now: Instant) {
         self.learn(via, Origin::Heard, now);
-        if let Some(way) = self.ways.get_mut(&via) {
+        if let Some(way) = self.ways.get_mut(via) {
             way.answer(rtt, now);
             way.owed = 0;
         }
         self.selected = Some(via);
         self.doubt = None;
         self.retry = Some((now + RETRY.0, RETRY.0));
-        for (other, way) in &mut self.ways {
+        for (other, way) in self.ways.iter_mut() {
             if *other != via {
                 way.burst = Some((now, 0));
             }
@@ -317,17 +243,14 @@ impl Paths {
 
     /// A probe went out.
     pub(crate) fn probed(&mut self, via: Via, now: Instant) {
-        if let Some(way) = self.ways.get_mut(&via) {
-            if way.waiting.len() >= WAITING_MAX {
-                way.waiting.remove(0);
-            }
-            way.waiting.push(now);
+        if let Some(way) = self.ways.get_mut(via) {
+            way.probed(now);
         }
     }
 
     /// A probe came back on the way that it went out. True if packets take another way now.
     pub(crate) fn answered(&mut self, via: Via, rtt: Duration, now: Instant) -> bool {
-        let Some(way) = self.ways.get_mut(&via) else {
+        let Some(way) = self.ways.get_mut(via) else {
             return false;
         };
         way.answer(Some(rtt), now);
@@ -340,26 +263,9 @@ impl Paths {
         if self.demote(now) {
             return true;
         }
-        let better = match self.selected.and_then(|selected| {
-            let current = self.ways.get(&selected)?;
-            Some((rank(selected), current.rtt))
-        }) {
-            None => true,
-            Some((class, current)) => {
-                let way = &self.ways[&via];
-                way.owed == 0
-                    && match rank(via).cmp(&class) {
-                        std::cmp::Ordering::Less => true,
-                        std::cmp::Ordering::Greater => false,
-                        std::cmp::Ordering::Equal => match (way.rtt, current) {
-                            (Some(new), Some(old)) => {
-                                new + (old / 5).max(Duration::from_millis(2)) < old
-                            }
-                            (_, None) | (None, _) => false,
-                        },
-                    }
-            }
-        };
+        let better = self
+            .selected
+            .is_none_or(|selected| self.ways.is_better(via, selected));
         if better {
             self.select(via);
         }
@@ -368,14 +274,14 @@ impl Paths {
 
     /// The machine has another network, or woke up: nothing is proven any more, all is tried at once.
     pub(crate) fn network_changed(&mut self, now: Instant) {
-        for way in self.ways.values_mut() {
+        for (_, way) in self.ways.iter_mut() {
             way.answered = None;
             way.waiting.clear();
             way.owed = 0;
             way.burst = Some((now, 0));
         }
         self.retry = Some((now + RETRY.0, RETRY.0));
-        self.spent = 0;
+        self.budget.refill();
         self.doubt = self.selected.map(|_| Doubt {
             since: now,
             sent: 0,
@@ -415,7 +321,7 @@ impl Paths {
             .ways
             .iter()
             .filter(|(via, way)| {
-                warm && (self.has_budget(now) || way.is_proven() || via.is_relay())
+                warm && (self.budget.is_left(now) || way.is_proven() || via.is_relay())
             })
             .filter_map(|(_, way)| way.burst_due())
             .min();
@@ -482,7 +388,7 @@ impl Paths {
         }
         doubt.sent = due;
         probes.push(selected);
-        probes.extend(self.others(selected));
+        probes.extend(self.ways.others(selected));
     }
 
     /// A relayed pair that speaks after a pause looks for a straight way at once. What it heard of during
@@ -491,7 +397,7 @@ impl Paths {
         self.run_cold(facts, now);
         let warm = is_warm(facts, now);
         if warm && !self.warm {
-            for way in self.ways.values_mut() {
+            for (_, way) in self.ways.iter_mut() {
                 way.burst = way.burst.map(|_| (now, 0));
             }
             if !self.is_best_kind() {
@@ -507,7 +413,7 @@ impl Paths {
         if self.cold_due(facts).is_none_or(|at| now < at) {
             return;
         }
-        for (via, way) in &mut self.ways {
+        for (via, way) in self.ways.iter_mut() {
             if !via.is_relay() {
                 way.rtt = None;
                 way.burst = None;
@@ -526,31 +432,12 @@ impl Paths {
         facts.traffic.filter(|_| straight).map(|at| at + WARM)
     }
 
-    /// The ways that may take the place of `selected`: relays, and the straight ones that answered last.
-    fn others(&self, selected: Via) -> Vec<Via> {
-        let mut straight: Vec<_> = self
-            .ways
-            .iter()
-            .filter(|(via, way)| **via != selected && !via.is_relay() && way.is_proven())
-            .map(|(via, way)| (std::cmp::Reverse(way.answered), *via))
-            .collect();
-        straight.sort_unstable();
-        let relays = self
-            .ways
-            .keys()
-            .copied()
-            .filter(|via| *via != selected && via.is_relay());
-        relays
-            .chain(straight.into_iter().take(DOUBT_OTHERS).map(|(_, via)| via))
-            .collect()
-    }
-
     fn doubt_due(&self, doubt: &Doubt, now: Instant) -> Option<Instant> {
         let next = DOUBT.get(doubt.sent).map(|offset| doubt.since + *offset);
         let end = doubt.since + DOUBT[DOUBT.len() - 1] + SILENCE_MAX;
         // An answer that is there already may only have to wait for a probe to be overdue.
         let overdue = self.selected.and_then(|via| {
-            let way = self.ways.get(&via)?;
+            let way = self.ways.get(via)?;
             let mut waiting = way.waiting.iter().filter(|sent| **sent >= doubt.since);
             Some(*waiting.nth(OVERDUE_MIN - 1)? + way.patience())
         });
@@ -570,14 +457,14 @@ impl Paths {
             return false;
         };
         let since = doubt.since;
-        let overdue = match self.ways.get(&selected) {
+        let overdue = match self.ways.get(selected) {
             Some(way) => way.overdue(since, now) >= OVERDUE_MIN,
             None => true,
         };
         if !overdue || !self.select_best(Some(since)) {
             return false;
         }
-        if let Some(way) = self.ways.get_mut(&selected) {
+        if let Some(way) = self.ways.get_mut(selected) {
             way.rtt = None;
             way.owed = OWED_AFTER_DEMOTION;
             way.burst = Some((now + OWED_INTERVAL, 0));
@@ -591,15 +478,7 @@ impl Paths {
 
     /// Chooses the best of the other ways that answered, at or after `since` if given.
     fn select_best(&mut self, since: Option<Instant>) -> bool {
-        let best = self
-            .ways
-            .iter()
-            .filter(|(via, way)| {
-                Some(**via) != self.selected && way.is_proven() && way.answered >= since
-            })
-            .filter(|(_, way)| way.answered.is_some())
-            .min_by_key(|(via, way)| (rank(**via), way.rtt))
-            .map(|(via, _)| *via);
+        let best = self.ways.best_besides(self.selected, since);
         if let Some(best) = best {
             self.select(best);
         }
@@ -620,7 +499,7 @@ impl Paths {
         }
         let next = (interval * 2).min(RETRY.1);
         self.retry = Some((now + next, next));
-        for (via, way) in &mut self.ways {
+        for (via, way) in self.ways.iter_mut() {
             if !via.is_relay() && way.burst.is_none() {
                 way.burst = Some((now, 0));
             }
@@ -633,8 +512,8 @@ impl Paths {
             return;
         }
         let selected = self.selected;
-        let mut budget = self.budget(now);
-        for (via, way) in &mut self.ways {
+        let mut budget = self.budget.left(now);
+        for (via, way) in self.ways.iter_mut() {
             let Some((since, sent)) = way.burst else {
                 continue;
             };
@@ -651,7 +530,7 @@ impl Paths {
                     continue;
                 }
                 budget -= 1;
-                self.spent += 1;
+                self.budget.spend();
             }
             probes.push(*via);
             way.burst = (due < BURST.len()).then_some((since, due));
@@ -673,11 +552,11 @@ impl Paths {
         if !is_warm(facts, now) {
             return None;
         }
-        let probed = self.ways.get(&selected)?.waiting.last().copied();
+        let probed = self.ways.get(selected)?.waiting.last().copied();
         let last = facts
             .sent
             .max(probed)
-            .max(self.ways.get(&selected)?.answered);
+            .max(self.ways.get(selected)?.answered);
         last.map(|last| last + KEEP)
     }
 
@@ -700,127 +579,9 @@ impl Paths {
     pub(crate) fn patience(&self) -> Duration {
         let rtt = self
             .selected
-            .and_then(|via| self.ways.get(&via)?.rtt)
+            .and_then(|via| self.ways.get(via)?.rtt)
             .unwrap_or_default();
         (rtt * 2).clamp(SILENCE, SILENCE_MAX)
-    }
-
-    fn has_budget(&self, now: Instant) -> bool {
-        self.refilled(now) < BUDGET_MAX
-    }
-
-    fn refilled(&self, now: Instant) -> u32 {
-        let seconds = self
-            .budget_at
-            .map_or(0, |at| now.saturating_since(at).as_secs());
-        let refill = u32::try_from(seconds)
-            .unwrap_or(u32::MAX)
-            .saturating_mul(BUDGET_PER_SECOND);
-        self.spent.saturating_sub(refill)
-    }
-
-    /// How many probes may go to ways that never answered.
-    fn budget(&mut self, now: Instant) -> u32 {
-        let spent = self.refilled(now);
-        if spent != self.spent || self.budget_at.is_none() || spent == 0 {
-            self.spent = spent;
-            self.budget_at = Some(now);
-        }
-        BUDGET_MAX.saturating_sub(self.spent)
-    }
-
-    /// Makes room for another port of an address that packets come from: a NAT may give each packet one of
-    /// its own.
-    fn forget_other_ports(&mut self, via: Via) {
-        let address = via.udp().map(|endpoint| endpoint.ip());
-        let mut others: Vec<_> = self
-            .ways
-            .iter()
-            .filter(|(other, way)| {
-                way.origin == Origin::Heard
-                    && Some(**other) != self.selected
-                    && other.udp().map(|endpoint| endpoint.ip()) == address
-            })
-            .map(|(other, way)| (way.answered, *other))
-            .collect();
-        others.sort_unstable();
-        for (_, other) in others.iter().rev().skip(PORTS_HEARD_MAX - 1) {
-            self.ways.remove(other);
-        }
-    }
-
-    /// Makes room by forgetting the straight way that answered longest ago, or never; false if there is none but
-    /// the one in use.
-    fn forget_one(&mut self) -> bool {
-        // Those under trial go last, and what the peer says after what only came.
-        let forgotten = self
-            .ways
-            .iter()
-            .filter(|(via, _)| !via.is_relay() && Some(**via) != self.selected)
-            .min_by_key(|(_, way)| {
-                let told = way.origin == Origin::Told;
-                (way.burst.is_some(), way.answered, told)
-            })
-            .map(|(via, _)| *via);
-        forgotten.is_some_and(|via| self.ways.remove(&via).is_some())
-    }
-}
-
-impl Way {
-    fn new(origin: Origin, now: Instant) -> Self {
-        Self {
-            origin,
-            rtt: None,
-            answered: None,
-            waiting: Vec::new(),
-            owed: 0,
-            burst: Some((now, 0)),
-        }
-    }
-
-    const fn is_proven(&self) -> bool {
-        self.rtt.is_some()
-    }
-
-    fn answer(&mut self, rtt: Option<Duration>, now: Instant) {
-        // RFC 6298's smoothing.
-        self.rtt = match (self.rtt, rtt) {
-            (Some(old), Some(new)) => Some((old * 7 + new) / 8),
-            (old, new) => new.or(old),
-        };
-        self.answered = Some(now);
-        self.waiting.clear();
-        self.owed = self.owed.saturating_sub(1);
-        self.burst = (self.owed > 0).then_some((now + OWED_INTERVAL, 0));
-    }
-
-    fn burst_due(&self) -> Option<Instant> {
-        let (since, sent) = self.burst?;
-        BURST.get(sent).map(|offset| since + *offset)
-    }
-
-    /// How long an answer may take.
-    pub(crate) fn patience(&self) -> Duration {
-        let rtt = self.rtt.unwrap_or(RTT_UNKNOWN);
-        (rtt * 2).max(rtt + OVERDUE_SLACK)
-    }
-
-    /// Probes sent since `since` that should have been answered by now.
-    fn overdue(&self, since: Instant, now: Instant) -> usize {
-        let patience = self.patience();
-        self.waiting
-            .iter()
-            .filter(|sent| **sent >= since && now >= **sent + patience)
-            .count()
-    }
-}
-
-/// Straight ways before streams before relays.
-const fn rank(via: Via) -> u8 {
-    match via {
-        Via::Direct(Remote::Udp(_)) => 0,
-        Via::Direct(Remote::Stream(_)) => 1,
-        Via::Relay(_) => 2,
     }
 }
 

@@ -1,4 +1,6 @@
-use super::*;
+use std::collections::BTreeMap;
+
+use super::{table::WAYS_MAX, *};
 use crate::Remote;
 
 fn at(millis: u64) -> Instant {
@@ -245,7 +247,7 @@ fn a_peer_that_lies_of_a_thousand_endpoints_makes_us_send_little() {
             .is_some_and(|endpoint| endpoint.ip().to_string() == "198.51.100.1")
     };
     let victims = pair.sent.iter().filter(|(_, via)| to_victim(via));
-    let most = usize::try_from(BUDGET_MAX + 50 * BUDGET_PER_SECOND).unwrap();
+    let most = usize::try_from(budget::MAX + 50 * budget::PER_SECOND).unwrap();
     assert!(victims.count() <= most + 16);
     assert!(pair.paths.view().len() <= WAYS_MAX);
 }
