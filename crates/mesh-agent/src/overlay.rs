@@ -77,8 +77,8 @@ pub(crate) struct Overlay {
     pub(crate) socket: UdpSocket,
     pub(crate) moon: Moon,
     pub(crate) streams: Streams,
-    /// Whether a moon relays for this machine.
-    pub(crate) relayed: watch::Sender<bool>,
+    /// The moons that are asked to relay for this machine, and what each is reached by.
+    pub(crate) moons: watch::Sender<Vec<(WireguardPublicKey, Option<Remote>)>>,
     state: Mutex<State>,
     news: mpsc::Sender<News>,
     /// The thread that runs the engine's timers.
@@ -119,7 +119,7 @@ impl Overlay {
             socket,
             moon: Moon::new(),
             streams: Streams::default(),
-            relayed: watch::Sender::new(false),
+            moons: watch::Sender::default(),
             state: Mutex::new(State {
                 engine,
                 directory: Directory::default(),
@@ -340,10 +340,14 @@ impl Overlay {
             state.unreserved = (!taken).then_some(until);
         }
         let after = state.engine.poll_timeout();
-        let relayed = state.engine.has_moon(now.instant);
+        self.moons.send_if_modified(|known| {
+            let changed = !state.engine.moons(now.instant).eq(known.iter().copied());
+            if changed {
+                *known = state.engine.moons(now.instant).collect();
+            }
+            changed
+        });
         drop(state);
-        self.relayed
-            .send_if_modified(|known| std::mem::replace(known, relayed) != relayed);
         let sooner = match (before, after) {
             (None, Some(_)) => true,
             (Some(before), Some(after)) => after < before,

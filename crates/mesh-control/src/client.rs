@@ -301,7 +301,7 @@ impl Drop for Connection {
 }
 
 /// A socket for both families, or for IPv4 alone on a machine without IPv6.
-fn client_endpoint() -> io::Result<quinn::Endpoint> {
+pub(crate) fn client_endpoint() -> io::Result<quinn::Endpoint> {
     quinn::Endpoint::client(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
         .or_else(|_| quinn::Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
 }

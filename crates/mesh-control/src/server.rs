@@ -257,7 +257,7 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn endpoint_config(identity: &IdentitySeed) -> EndpointConfig {
+pub(crate) fn endpoint_config(identity: &IdentitySeed) -> EndpointConfig {
     let reset = endpoint_secret(identity, "mesh-quic-reset-v1");
     let mut config =
         EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));

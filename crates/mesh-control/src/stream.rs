@@ -1,55 +1,52 @@
-//! Datagrams over TLS 1.3 on TCP, for networks that let no UDP through.
+//! Datagrams to a moon on port 443, for networks that let no other UDP through.
 //!
-//! | offset | bytes | meaning |
+//! | over | a datagram is | |
 //! |---|---|---|
-//! | 0 | 2 | length of the datagram, big-endian; zero: none, to be passed over |
-//! | 2 | | the datagram |
+//! | TLS 1.3 on TCP | a frame of a stream | held back behind a lost one, in a queue of TCP's own |
+//! | QUIC | a datagram of its own (RFC 9221) | lost with its packet, and alone |
+//! | QUIC, longer than its packets | a frame of a stream that goes beside them | repeated until it arrives |
 //!
 //! Both ends prove their Ed25519 key, as everywhere on the control plane; a client without one is turned away.
-//! What the keys may do is for the callers to decide. TCP holds datagrams back behind a lost one and makes a
-//! queue of its own, so a stream serves only while UDP does not.
+//! What the keys may do is for the callers to decide.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+mod frames;
+mod quic;
+mod tls;
+
+use std::{io, net::SocketAddr, time::Duration};
 
 use mesh_types::{IdentitySeed, NodeId};
-use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::crypto::{Expect, client_tls, server_tls, shown_key};
+use crate::server::canonical;
+
+pub use frames::DATAGRAM_BYTES_MAX;
 
 /// The application protocol that both sides name in TLS (RFC 7301).
 const ALPN: &[u8] = b"mesh-datagrams-1";
 
-/// How long TCP and TLS may take together, for either side.
+/// How long a handshake may take, with TCP's, for either side.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read at a time, in bytes: the longest datagram fits, so behind a part of one there is always room.
-const READ_BYTES: usize = LENGTH_BYTES + DATAGRAM_BYTES_MAX;
+/// Waits for clients on a port.
+pub struct StreamListener(Listener);
 
-const LENGTH_BYTES: usize = 2;
-
-/// The longest datagram, in bytes.
-pub const DATAGRAM_BYTES_MAX: usize = 0xffff;
-
-/// Waits for clients on a TCP port.
-pub struct StreamListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
+enum Listener {
+    Tls(tls::Listener),
+    Quic(quic::Listener),
 }
 
 /// A client that has not proven who it is.
 pub struct StreamHandshake {
-    tcp: TcpStream,
     remote: SocketAddr,
-    acceptor: TlsAcceptor,
+    handshake: Handshake,
 }
 
-/// A stream, open.
+enum Handshake {
+    Tls(tls::Handshake),
+    Quic(quinn::Incoming),
+}
+
+/// A stream, open; it closes when both halves are dropped.
 pub struct Stream {
     /// Whom the other side has proven to be.
     pub peer: NodeId,
@@ -60,24 +57,26 @@ pub struct Stream {
 }
 
 /// Sends datagrams into a stream.
-pub struct DatagramSender {
-    write: Box<dyn AsyncWrite + Send + Unpin>,
-    frames: Vec<u8>,
+pub struct DatagramSender(Sender);
+
+enum Sender {
+    Tls(tls::Sender),
+    Quic(quic::Sender),
 }
 
 /// Receives datagrams from a stream.
-pub struct DatagramReceiver {
-    read: Box<dyn AsyncRead + Send + Unpin>,
-    bytes: Box<[u8]>,
-    begin: usize,
-    end: usize,
+pub struct DatagramReceiver(Receiver);
+
+enum Receiver {
+    Tls(tls::Receiver),
+    Quic(quic::Receiver),
 }
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
-    /// TCP does not get there.
-    #[error("cannot connect to TCP `{address}`")]
+    /// TCP does not get there, or there is no socket.
+    #[error("cannot connect to `{address}`")]
     Connect {
         /// What was tried.
         address: SocketAddr,
@@ -114,52 +113,52 @@ pub enum StreamError {
     },
 }
 
-/// Opens a stream to the member with key `expected` at `address`. Dropping the future gives the attempt up.
+/// Opens a stream over TLS to the member with key `expected` at `address`. Dropping the future gives the
+/// attempt up.
 ///
 /// # Errors
 ///
 /// [`StreamError`].
-pub async fn dial(
+pub async fn dial_tls(
     address: SocketAddr,
     identity: &IdentitySeed,
     expected: NodeId,
 ) -> Result<Stream, StreamError> {
-    let (config, unexpected) = client_tls(Some(identity), Expect::OneOf(vec![expected]), ALPN);
-    let open = async {
-        let connect = |source| StreamError::Connect { address, source };
-        let tcp = TcpStream::connect(address).await.map_err(connect)?;
-        tcp.set_nodelay(true).map_err(connect)?;
-        // Not sent: a server is its key.
-        let name = ServerName::IpAddress(address.ip().into());
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp);
-        let tls = tls.await.map_err(|source| match unexpected.get() {
-            Some(found) => StreamError::Unexpected {
-                address,
-                found: *found,
-            },
-            None => StreamError::Tls { address, source },
-        })?;
-        let (read, write) = tokio::io::split(tls);
-        Ok(Stream::new(expected, read, write))
-    };
-    match timeout(HANDSHAKE_TIMEOUT, open).await {
-        Ok(opened) => opened,
-        Err(_) => Err(StreamError::TimedOut { address }),
-    }
+    tls::dial(address, identity, expected).await
+}
+
+/// The same over QUIC, from a UDP port of its own.
+///
+/// # Errors
+///
+/// [`StreamError`].
+pub async fn dial_quic(
+    address: SocketAddr,
+    identity: &IdentitySeed,
+    expected: NodeId,
+) -> Result<Stream, StreamError> {
+    quic::dial(address, identity, expected).await
 }
 
 impl StreamListener {
-    /// Waits on `listen` as the member with this identity.
+    /// Waits on the TCP port `listen` as the member with this identity.
     ///
     /// # Errors
     ///
     /// What the system says of the socket.
-    pub async fn bind(listen: SocketAddr, identity: &IdentitySeed) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        Ok(Self {
-            listener,
-            acceptor: TlsAcceptor::from(Arc::new(server_tls(identity, ALPN))),
-        })
+    pub async fn bind_tls(listen: SocketAddr, identity: &IdentitySeed) -> io::Result<Self> {
+        let listener = tls::Listener::bind(listen, identity).await?;
+        Ok(Self(Listener::Tls(listener)))
+    }
+
+    /// Waits on the UDP port `listen` as the member with this identity. Must be used inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the socket.
+    pub fn bind_quic(listen: SocketAddr, identity: &IdentitySeed) -> io::Result<Self> {
+        let listener = quic::Listener::bind(listen, identity)?;
+        Ok(Self(Listener::Quic(listener)))
     }
 
     /// Where it listens, with the port that was taken.
@@ -168,7 +167,10 @@ impl StreamListener {
     ///
     /// What the system says of the socket.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        match &self.0 {
+            Listener::Tls(listener) => listener.local_address(),
+            Listener::Quic(listener) => listener.local_address(),
+        }
     }
 
     /// The next client; dropping the future loses none.
@@ -177,12 +179,20 @@ impl StreamListener {
     ///
     /// What the system says, such as too many open files: to be tried again after a pause.
     pub async fn accept(&self) -> io::Result<StreamHandshake> {
-        let (tcp, remote) = self.listener.accept().await?;
-        Ok(StreamHandshake {
-            tcp,
-            remote,
-            acceptor: self.acceptor.clone(),
-        })
+        match &self.0 {
+            Listener::Tls(listener) => {
+                let (handshake, remote) = listener.accept().await?;
+                let handshake = Handshake::Tls(handshake);
+                Ok(StreamHandshake { remote, handshake })
+            }
+            Listener::Quic(listener) => {
+                let incoming = listener.accept().await?;
+                Ok(StreamHandshake {
+                    remote: canonical(incoming.remote_address()),
+                    handshake: Handshake::Quic(incoming),
+                })
+            }
+        }
     }
 }
 
@@ -192,69 +202,49 @@ impl StreamHandshake {
         self.remote
     }
 
+    /// Makes a client over QUIC show first that it receives what is sent to its address (RFC 9000 section
+    /// 8.1.2), which TCP's has shown already; `None`: it will come again.
+    pub fn prove_address(self) -> Option<Self> {
+        match self.handshake {
+            Handshake::Quic(incoming) if !incoming.remote_address_validated() => {
+                // Fails only for one that has shown it.
+                let _ = incoming.retry();
+                None
+            }
+            handshake @ (Handshake::Quic(_) | Handshake::Tls(_)) => {
+                Some(Self { handshake, ..self })
+            }
+        }
+    }
+
     /// Lets the client prove who it is. Dropping the future turns it away.
     ///
     /// # Errors
     ///
     /// [`StreamError`].
     pub async fn complete(self) -> Result<Stream, StreamError> {
-        let address = self.remote;
-        let failed = |source| StreamError::Tls { address, source };
-        self.tcp.set_nodelay(true).map_err(failed)?;
-        let tls = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(self.tcp))
-            .await
-            .map_err(|_| StreamError::TimedOut { address })?
-            .map_err(failed)?;
-        let peer = shown_key(tls.get_ref().1.peer_certificates());
-        let peer = peer.ok_or(StreamError::NoKey { address })?;
-        let (read, write) = tokio::io::split(tls);
-        Ok(Stream::new(peer, read, write))
-    }
-}
-
-impl Stream {
-    fn new(
-        peer: NodeId,
-        read: impl AsyncRead + Send + Unpin + 'static,
-        write: impl AsyncWrite + Send + Unpin + 'static,
-    ) -> Self {
-        Self {
-            peer,
-            sender: DatagramSender {
-                write: Box::new(write),
-                frames: Vec::new(),
-            },
-            receiver: DatagramReceiver {
-                read: Box::new(read),
-                bytes: vec![0; READ_BYTES].into(),
-                begin: 0,
-                end: 0,
-            },
+        match self.handshake {
+            Handshake::Tls(handshake) => handshake.complete(self.remote).await,
+            Handshake::Quic(incoming) => quic::complete(incoming, self.remote).await,
         }
     }
 }
 
 impl DatagramSender {
-    /// Sends datagrams, all in one write; those of more than [`DATAGRAM_BYTES_MAX`] bytes are passed over.
-    /// Dropping the future may cut the stream within a datagram: it is of no use afterwards.
+    /// Sends datagrams, of a stream all in one write; those of more than [`DATAGRAM_BYTES_MAX`] bytes are passed
+    /// over. Dropping the future may cut the stream within a datagram: it is of no use afterwards.
     ///
     /// # Errors
     ///
-    /// What the system or TLS says; the stream is over.
+    /// What the system, TLS or QUIC says; the stream is over.
     pub async fn send<'a>(
         &mut self,
         datagrams: impl IntoIterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
-        self.frames.clear();
-        for datagram in datagrams {
-            let Ok(length) = u16::try_from(datagram.len()) else {
-                continue;
-            };
-            self.frames.extend(length.to_be_bytes());
-            self.frames.extend_from_slice(datagram);
+        match &mut self.0 {
+            Sender::Tls(sender) => sender.send(datagrams).await,
+            Sender::Quic(sender) => sender.send(datagrams).await,
         }
-        self.write.write_all(&self.frames).await?;
-        self.write.flush().await
     }
 }
 
@@ -264,38 +254,12 @@ impl DatagramReceiver {
     ///
     /// # Errors
     ///
-    /// What the system or TLS says, such as an end within a datagram; the stream is over.
+    /// What the system, TLS or QUIC says, such as an end within a datagram; the stream is over.
     pub async fn receive(&mut self) -> io::Result<Option<&mut [u8]>> {
-        loop {
-            if let Some(length) = self.ready() {
-                let datagram = self.begin + LENGTH_BYTES..self.begin + LENGTH_BYTES + length;
-                self.begin = datagram.end;
-                if length > 0 {
-                    return Ok(Some(&mut self.bytes[datagram]));
-                }
-                continue;
-            }
-            // Half of a datagram at most is left: it goes to the front, and the longest has room behind it.
-            self.bytes.copy_within(self.begin..self.end, 0);
-            self.end -= self.begin;
-            self.begin = 0;
-            let read = self.read.read(&mut self.bytes[self.end..]).await?;
-            if read == 0 {
-                return match self.end {
-                    0 => Ok(None),
-                    _ => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
-            }
-            self.end += read;
+        match &mut self.0 {
+            Receiver::Tls(receiver) => tls::receive(receiver).await,
+            Receiver::Quic(receiver) => receiver.receive().await,
         }
-    }
-
-    /// The length of the datagram that is there as a whole.
-    fn ready(&self) -> Option<usize> {
-        let held = &self.bytes[self.begin..self.end];
-        let (length, rest) = held.split_first_chunk::<LENGTH_BYTES>()?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        (rest.len() >= length).then_some(length)
     }
 }
 

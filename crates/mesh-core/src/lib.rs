@@ -22,6 +22,7 @@
 
 mod allowed_ips;
 mod cookie;
+mod dialler;
 mod engine;
 mod forwarding;
 mod handover;
@@ -37,6 +38,7 @@ mod stamps;
 mod time;
 mod via;
 
+pub use dialler::{Dial, Dialler};
 pub use engine::{
     Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received,
     TakeOverError, TakenOver, Transmit,
@@ -49,4 +51,4 @@ pub use relay::{Forwarded, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};
-pub use via::{Remote, StreamId, Via};
+pub use via::{Carrier, Remote, StreamId, Via};

@@ -13,9 +13,23 @@ pub enum Remote {
     Stream(StreamId),
 }
 
-/// A stream's number. The shell gives each a new one and tells when it ends.
+/// Which stream it is. The shell gives each a new number and tells when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub u64);
+pub struct StreamId {
+    /// What it runs over.
+    pub carrier: Carrier,
+    /// The number.
+    pub number: u64,
+}
+
+/// What carries datagrams where plain UDP does not; the better one is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carrier {
+    /// QUIC's datagrams (RFC 9221), on UDP port 443: what is lost holds nothing back.
+    Quic,
+    /// TLS on TCP port 443.
+    Tls,
+}
 
 /// The way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +81,16 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Udp(endpoint) => write!(f, "{endpoint}"),
-            Self::Stream(StreamId(number)) => write!(f, "stream {number}"),
+            Self::Stream(StreamId { carrier, number }) => write!(f, "{carrier} {number}"),
         }
+    }
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "QUIC",
+            Self::Tls => "TLS",
+        })
     }
 }

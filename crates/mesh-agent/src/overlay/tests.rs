@@ -11,7 +11,8 @@ use mesh_os::{
     udp::{RecvBatch, SendBatch},
 };
 
-use mesh_control::stream::{StreamListener, dial};
+use mesh_control::stream::{StreamListener, dial_quic, dial_tls};
+use mesh_core::Carrier;
 
 use super::*;
 use crate::{
@@ -344,28 +345,50 @@ async fn machines_that_know_only_the_moon_reach_each_other_until_one_is_removed(
 }
 
 /// Both ends of a stream between two machines, each carried by a task.
-async fn stream(fleet: &Fleet, client: &Machine, moon: &Machine) -> tokio::task::JoinSet<()> {
+async fn stream(
+    fleet: &Fleet,
+    client: &Machine,
+    moon: &Machine,
+    carrier: Carrier,
+) -> tokio::task::JoinSet<()> {
     let [own, expected] = ["galena", "cinnabar"].map(|text| fleet.seed_of(text));
-    let listener = StreamListener::bind((Ipv4Addr::LOCALHOST, 0).into(), expected)
-        .await
-        .unwrap();
+    let listen = (Ipv4Addr::LOCALHOST, 0).into();
+    let listener = match carrier {
+        Carrier::Quic => StreamListener::bind_quic(listen, expected).unwrap(),
+        Carrier::Tls => StreamListener::bind_tls(listen, expected).await.unwrap(),
+    };
     let address = listener.local_address().unwrap();
     let accept = async { listener.accept().await.unwrap().complete().await };
-    let (taken, dialled) = tokio::join!(accept, dial(address, own, expected.public().node_id()));
+    let dialling = async {
+        match carrier {
+            Carrier::Quic => dial_quic(address, own, expected.public().node_id()).await,
+            Carrier::Tls => dial_tls(address, own, expected.public().node_id()).await,
+        }
+    };
+    let (taken, dialled) = tokio::join!(accept, dialling);
     let mut tasks = tokio::task::JoinSet::new();
     for (machine, peer, stream) in [(client, moon, dialled), (moon, client, taken)] {
         let (overlay, peer) = (machine.overlay.clone(), peer.own.wireguard());
         let out = machine.out.clone();
         tasks.spawn(async move {
             let deliver = |packet: &[u8]| drop(out.send(packet.to_vec()));
-            streams::carry(&overlay, deliver, peer, stream.unwrap()).await;
+            streams::carry(&overlay, deliver, peer, carrier, stream.unwrap()).await;
         });
     }
     tasks
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_without_udp_is_reached_through_its_stream_to_the_moon() {
+async fn a_machine_without_udp_is_reached_through_its_tls_to_the_moon() {
+    is_reached_through_its_stream(Carrier::Tls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_udp_is_reached_through_its_quic_to_the_moon() {
+    is_reached_through_its_stream(Carrier::Quic).await;
+}
+
+async fn is_reached_through_its_stream(carrier: Carrier) {
     let fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
     let machines = ["cinnabar", "galena", "pyrite"].map(|text| Machine::start(&fleet, text));
     let [moon, a, b] = &machines;
@@ -375,10 +398,13 @@ async fn a_machine_without_udp_is_reached_through_its_stream_to_the_moon() {
     b.overlay
         .add_candidates(&name("cinnabar"), &[moon.endpoint()]);
     // Galena knows no endpoint at all, and tells none: all it has is the stream.
-    let mut tasks = stream(&fleet, a, moon).await;
+    let mut tasks = stream(&fleet, a, moon, carrier).await;
     let clients = || moon.overlay.moon.status().map(|status| status.clients);
     until("both are clients", || clients() == Some(2)).await;
-    assert!(*a.overlay.relayed.borrow());
+    assert!(matches!(
+        a.overlay.moons.borrow()[..],
+        [(_, Some(Remote::Stream(_)))]
+    ));
     b.overlay.handle_packet(&packet(&fleet, "pyrite", "galena"));
     let got = a.packets.recv_timeout(DEADLINE).unwrap();
     assert_eq!(got, packet(&fleet, "pyrite", "galena"));

@@ -1,8 +1,8 @@
-//! Streams in place of UDP: TLS on TCP, towards a moon where no moon can be reached otherwise.
+//! Streams in place of UDP: QUIC and TLS on port 443, towards moons where none can be reached otherwise.
 //!
-//! To the engine a stream is one more way to the moon, with a number for an address. It ends when nothing has
-//! come by it for a minute, as a client of the moon lets itself be heard of every 20 seconds; so it goes by
-//! itself once UDP gets through.
+//! To the engine a stream is one more way to the moon, with a number for an address. Which there are is decided
+//! by [`mesh_core::Dialler`]; here they are opened, carried and taken. One by which nothing has come for a minute
+//! is over, as a client of the moon lets itself be heard of every 20 seconds.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,16 @@ use std::{
     time::Duration,
 };
 
-use mesh_control::stream::{DatagramReceiver, DatagramSender, Stream, StreamListener, dial};
-use mesh_core::{Remote, StreamId};
+use mesh_control::stream::{
+    DatagramReceiver, DatagramSender, Stream, StreamListener, dial_quic, dial_tls,
+};
+use mesh_core::{Carrier, Dial, Dialler, Remote, StreamId};
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::SendBatch};
 use mesh_types::{MemberKey, PublicIdentity, WireguardPublicKey};
 use tokio::{
     sync::{Semaphore, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -28,12 +30,8 @@ use crate::{agent::Agent, chain, dataplane, overlay::Overlay};
 /// Where moons take streams.
 pub(crate) const PORT: u16 = 443;
 
-/// What UDP is given before streams are tried: a handshake and a grant over a slow line.
-const HEAD_START: Duration = Duration::from_millis(300);
-
-/// Between attempts, doubled up to [`PAUSE_MAX`].
+/// After an error of the listening socket.
 const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A stream by which nothing came for this long is over.
 const IDLE: Duration = Duration::from_secs(60);
@@ -44,9 +42,12 @@ const QUEUE: usize = 256;
 /// Datagrams written at a time.
 const BATCH: usize = 64;
 
-/// Streams at a time, of 64 KiB each; and handshakes.
+/// Streams at a time, of 64 KiB each; and handshakes, of each carrier.
 const STREAMS_MAX: usize = 1_000;
 const HANDSHAKES_MAX: usize = 256;
+
+/// Addresses of one moon that are dialled; further ones are passed over.
+const ADDRESSES_MAX: usize = 8;
 
 /// The streams that are open.
 #[derive(Default)]
@@ -89,15 +90,24 @@ impl Streams {
         self.lock().open.retain(|_, (peer, _)| keep(peer));
     }
 
-    /// Makes a place; an older stream of the same peer ends. `None`: there are too many.
-    fn add(&self, peer: WireguardPublicKey) -> Option<(StreamId, mpsc::Receiver<Vec<u8>>)> {
+    /// Makes a place; an older stream of the same kind and peer ends. `None`: there are too many.
+    fn add(
+        &self,
+        peer: WireguardPublicKey,
+        carrier: Carrier,
+    ) -> Option<(StreamId, mpsc::Receiver<Vec<u8>>)> {
         let mut table = self.lock();
-        table.open.retain(|_, (other, _)| *other != peer);
+        table
+            .open
+            .retain(|id, (other, _)| *other != peer || id.carrier != carrier);
         if table.open.len() >= STREAMS_MAX {
             return None;
         }
         table.last += 1;
-        let id = StreamId(table.last);
+        let id = StreamId {
+            carrier,
+            number: table.last,
+        };
         let (queue, receiver) = mpsc::channel(QUEUE);
         table.open.insert(id, (peer, queue));
         Some((id, receiver))
@@ -121,9 +131,10 @@ pub(crate) async fn carry(
     overlay: &Overlay,
     deliver: impl Fn(&[u8]),
     peer: WireguardPublicKey,
+    carrier: Carrier,
     stream: Stream,
 ) {
-    let Some((id, queue)) = overlay.streams.add(peer) else {
+    let Some((id, queue)) = overlay.streams.add(peer, carrier) else {
         debug!("too many streams");
         return;
     };
@@ -179,14 +190,29 @@ pub(crate) async fn serve(agent: Arc<Agent>, listen: Option<SocketAddr>) {
     let Some(listen) = listen else {
         return std::future::pending().await;
     };
-    let listener = match StreamListener::bind(listen, agent.identity()).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%listen, %error, "could not listen for streams of clients without UDP");
-            return std::future::pending().await;
+    let quic = StreamListener::bind_quic(listen, agent.identity());
+    let tls = StreamListener::bind_tls(listen, agent.identity()).await;
+    let taking = [(Carrier::Quic, quic), (Carrier::Tls, tls)].map(|(carrier, listener)| {
+        let agent = agent.clone();
+        async move {
+            match listener {
+                Ok(listener) => {
+                    info!(%listen, %carrier, "taking streams of clients without UDP");
+                    take(&agent, carrier, &listener).await;
+                }
+                Err(error) => {
+                    warn!(%listen, %carrier, %error, "could not listen for clients without UDP");
+                }
+            }
         }
-    };
-    info!(%listen, "taking streams of clients without UDP");
+    });
+    let [quic, tls] = taking;
+    tokio::join!(quic, tls);
+    std::future::pending().await
+}
+
+/// Takes streams of one kind, for ever.
+async fn take(agent: &Arc<Agent>, carrier: Carrier, listener: &StreamListener) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut streams = JoinSet::new();
     loop {
@@ -199,6 +225,16 @@ pub(crate) async fn serve(agent: Arc<Agent>, listen: Option<SocketAddr>) {
                 sleep(PAUSE).await;
                 continue;
             }
+        };
+        // Under load nobody gets a place with an address that is not his.
+        let loaded = handshakes.available_permits() < HANDSHAKES_MAX / 2;
+        let handshake = if loaded {
+            handshake.prove_address()
+        } else {
+            Some(handshake)
+        };
+        let Some(handshake) = handshake else {
+            continue;
         };
         let agent = agent.clone();
         streams.spawn(async move {
@@ -214,42 +250,107 @@ pub(crate) async fn serve(agent: Arc<Agent>, listen: Option<SocketAddr>) {
                 member.enabled.then_some(member.public_key?.wireguard())
             });
             match member {
-                Some(peer) => carry(&agent.overlay, to_tun(&agent), peer, stream).await,
+                Some(peer) => {
+                    carry(&agent.overlay, to_tun(&agent), peer, carrier, stream).await;
+                }
                 None => debug!(%from, "a stream of somebody who is no member"),
             }
         });
     }
 }
 
-/// Opens a stream to a moon whenever none relays for this machine, for ever.
+/// A connection to a moon.
+type Line = (WireguardPublicKey, Carrier);
+
+/// Opens streams to moons as the dialler wants it, for ever.
 pub(crate) async fn supervise(agent: Arc<Agent>, port: u16) {
-    let mut relayed = agent.overlay.relayed.subscribe();
+    let mut reached = agent.overlay.moons.subscribe();
     let mut roster = agent.roster.subscribe();
-    let mut pause = PAUSE;
+    let mut endpoints = agent.endpoints.subscribe();
+    let (opened, mut news) = mpsc::channel(1);
+    let mut places = Places::default();
+    let mut dialler = Dialler::default();
+    let mut lines: BTreeMap<Line, AbortHandle> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    places.replace(roster.borrow_and_update().as_deref(), agent.public());
     loop {
-        // The sender lives as long as the agent.
-        let _ = relayed.wait_for(|relayed| !relayed).await;
-        if timeout(HEAD_START, relayed.wait_for(|relayed| *relayed))
-            .await
-            .is_ok()
-        {
-            pause = PAUSE;
-            continue;
+        let moons = places.of(&reached.borrow_and_update());
+        dialler.set_moons(moons, clock::now());
+        while let Some(dial) = dialler.poll_dial() {
+            match dial {
+                Dial::Open(moon, carrier) => {
+                    let (agent, opened) = (agent.clone(), opened.clone());
+                    match places.0.get(&moon).cloned() {
+                        Some((identity, hosts)) => {
+                            let line =
+                                open_and_carry(agent, identity, hosts, port, carrier, opened);
+                            let handle = tasks.spawn(async move {
+                                line.await;
+                                (moon, carrier)
+                            });
+                            lines.insert((moon, carrier), handle);
+                        }
+                        None => dialler.ended(&moon, carrier, clock::now()),
+                    }
+                }
+                Dial::Close(moon, carrier) => {
+                    if let Some(line) = lines.remove(&(moon, carrier)) {
+                        line.abort();
+                    }
+                }
+            }
         }
-        let moons = agent
-            .roster()
-            .map(|roster| moons(&roster, agent.public()))
-            .unwrap_or_default();
-        if let Some((peer, stream)) = first(&agent, moons, port).await {
-            info!("reached a moon over TLS");
-            carry(&agent.overlay, to_tun(&agent), peer, stream).await;
-        }
+        let timer = dialler
+            .poll_timeout()
+            .map(|at| at.saturating_since(clock::now()));
+        // The senders live as long as the agent.
         tokio::select! {
-            _ = roster.changed() => pause = PAUSE,
-            _ = relayed.wait_for(|relayed| *relayed) => pause = PAUSE,
-            () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+            _ = reached.changed() => {}
+            _ = roster.changed() => {
+                places.replace(roster.borrow_and_update().as_deref(), agent.public());
+                dialler.network_changed(clock::now());
+            }
+            _ = endpoints.changed() => dialler.network_changed(clock::now()),
+            Some((moon, carrier)) = news.recv() => dialler.opened(&moon, carrier, clock::now()),
+            Some(ended) = tasks.join_next_with_id() => {
+                // One that was aborted, or took another's place, has ended for the dialler already.
+                if let Ok((id, line)) = ended
+                    && lines.get(&line).is_some_and(|current| current.id() == id)
+                {
+                    lines.remove(&line);
+                    dialler.ended(&line.0, line.1, clock::now());
+                }
+            }
+            () = sleep(timer.unwrap_or_default()), if timer.is_some() => {
+                dialler.handle_timeout(clock::now());
+            }
         }
     }
+}
+
+/// Opens a stream to a moon, says so, and carries it until it is over. Dropping the future closes it.
+async fn open_and_carry(
+    agent: Arc<Agent>,
+    moon: PublicIdentity,
+    hosts: Vec<String>,
+    port: u16,
+    carrier: Carrier,
+    opened: mpsc::Sender<Line>,
+) {
+    let Some(stream) = open(&agent, moon, hosts, port, carrier).await else {
+        return;
+    };
+    info!(%carrier, "reached a moon on port {port}");
+    // Whoever listens lives as long as this.
+    let _ = opened.send((moon.wireguard(), carrier)).await;
+    carry(
+        &agent.overlay,
+        to_tun(&agent),
+        moon.wireguard(),
+        carrier,
+        stream,
+    )
+    .await;
 }
 
 fn to_tun(agent: &Agent) -> impl Fn(&[u8]) + '_ {
@@ -262,45 +363,80 @@ fn to_tun(agent: &Agent) -> impl Fn(&[u8]) + '_ {
     }
 }
 
-/// The moons that the roster tells where to find, with their hosts.
-fn moons(roster: &Roster, own: &PublicIdentity) -> Vec<(PublicIdentity, String)> {
-    let relays = roster.members().values().filter(|member| member.is_relay());
-    relays
-        .flat_map(|member| member.endpoints.iter().map(move |at| (member, at)))
-        .filter_map(|(member, endpoint)| match member.public_key? {
-            MemberKey::Mesh(key) if key != *own => {
-                Some((key, endpoint.rsplit_once(':')?.0.to_owned()))
-            }
-            MemberKey::Mesh(_) | MemberKey::Wireguard(_) => None,
-        })
-        .collect()
+/// Where moons are: their identities and hosts.
+#[derive(Default)]
+struct Places(BTreeMap<WireguardPublicKey, (PublicIdentity, Vec<String>)>);
+
+impl Places {
+    /// Takes the moons that the roster tells where to find.
+    fn replace(&mut self, roster: Option<&Roster>, own: &PublicIdentity) {
+        let members = roster
+            .into_iter()
+            .flat_map(|roster| roster.members().values());
+        let hosts = |endpoint: &String| {
+            let (host, _) = endpoint.rsplit_once(':')?;
+            Some(host.trim_matches(['[', ']']).to_owned())
+        };
+        self.0 = members
+            .filter(|member| member.is_relay())
+            .filter_map(|member| match member.public_key? {
+                MemberKey::Mesh(key) if key != *own => {
+                    let hosts: Vec<_> = member.endpoints.iter().filter_map(hosts).collect();
+                    (!hosts.is_empty()).then_some((key.wireguard(), (key, hosts)))
+                }
+                MemberKey::Mesh(_) | MemberKey::Wireguard(_) => None,
+            })
+            .collect();
+    }
+
+    /// Those of `reached` that can be dialled, or need not be.
+    fn of(
+        &self,
+        reached: &[(WireguardPublicKey, Option<Remote>)],
+    ) -> Vec<(WireguardPublicKey, Option<Remote>)> {
+        let known = |moon, by: Option<Remote>| by.is_some() || self.0.contains_key(moon);
+        let moons = reached.iter().filter(|(moon, by)| known(moon, *by));
+        moons.copied().collect()
+    }
 }
 
-/// The first moon that a stream can be opened to.
-async fn first(
+/// The first stream that opens to any address of a moon.
+async fn open(
     agent: &Arc<Agent>,
-    moons: Vec<(PublicIdentity, String)>,
+    moon: PublicIdentity,
+    hosts: Vec<String>,
     port: u16,
-) -> Option<(WireguardPublicKey, Stream)> {
-    let mut dialled = JoinSet::new();
-    for (moon, host) in moons {
-        let agent = agent.clone();
-        dialled.spawn(async move {
-            let host = host.trim_matches(['[', ']']).to_owned();
-            let addresses = tokio::net::lookup_host((host.as_str(), port)).await.ok()?;
-            for address in addresses {
-                match dial(address, agent.identity(), moon.node_id()).await {
-                    Ok(stream) => return Some((moon.wireguard(), stream)),
-                    Err(error) => debug!(error = chain(&error), "no stream to a moon"),
-                }
-            }
-            None
+    carrier: Carrier,
+) -> Option<Stream> {
+    let mut lookups = JoinSet::new();
+    for host in hosts.into_iter().take(ADDRESSES_MAX) {
+        lookups.spawn(async move {
+            let found = tokio::net::lookup_host((host.as_str(), port)).await;
+            found.map(Iterator::collect::<Vec<_>>).unwrap_or_default()
         });
     }
-    while let Some(ended) = dialled.join_next().await {
-        if let Ok(Some(stream)) = ended {
-            return Some(stream);
+    let mut dialled = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(found) = lookups.join_next() => {
+                let free = ADDRESSES_MAX.saturating_sub(dialled.len());
+                for address in found.unwrap_or_default().into_iter().take(free) {
+                    let agent = agent.clone();
+                    dialled.spawn(async move {
+                        let (own, expected) = (agent.identity(), moon.node_id());
+                        match carrier {
+                            Carrier::Quic => dial_quic(address, own, expected).await,
+                            Carrier::Tls => dial_tls(address, own, expected).await,
+                        }
+                    });
+                }
+            }
+            Some(ended) = dialled.join_next() => match ended {
+                Ok(Ok(stream)) => return Some(stream),
+                Ok(Err(error)) => debug!(%carrier, error = chain(&error), "no stream to a moon"),
+                Err(_) => {}
+            },
+            else => return None,
         }
     }
-    None
 }

@@ -123,7 +123,7 @@ impl Context {
         };
         Some(match remote {
             Remote::Udp(endpoint) => endpoint,
-            Remote::Stream(StreamId(number)) => {
+            Remote::Stream(StreamId { number, .. }) => {
                 let discard = 0x0100_u128 << 112;
                 SocketAddr::new(Ipv6Addr::from(discard | u128::from(number)).into(), 0)
             }

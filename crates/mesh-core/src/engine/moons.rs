@@ -1,9 +1,13 @@
 //! The moons that relay for this node: each is asked for a token inside its session, and asked again in
 //! time for a NAT to remember the way.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use mesh_types::Instant;
+use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::{
     relay::{self, Frame, Header, MemberTag, Notice},
     tunnel::{RelayRefused, TunnelMessage},
@@ -43,6 +47,8 @@ const RENEW_ON_NOTICE: Duration = Duration::from_secs(1);
 /// What the peers of an engine know of its moons.
 #[derive(Default)]
 pub(super) struct Moons {
+    /// Those that are asked to relay.
+    asked: BTreeSet<PeerId>,
     open: BTreeMap<PeerId, OpenMoon>,
     /// Where each moon sees this node, by IPv4 and by IPv6.
     observed: BTreeMap<(PeerId, bool), SocketAddr>,
@@ -103,6 +109,12 @@ impl Moons {
         self.observed.clear();
     }
 
+    /// One is asked no more.
+    fn forget(&mut self, id: &PeerId) {
+        self.asked.remove(id);
+        self.close(id);
+    }
+
     fn close(&mut self, id: &PeerId) {
         self.changed |= self.open.remove(id).is_some();
         self.observed.retain(|(moon, _), _| moon != id);
@@ -145,15 +157,20 @@ impl Client {
 }
 
 impl Engine {
-    /// Whether a moon relays for this node, and answers. To be asked again after every call.
-    pub fn has_moon(&self, now: Instant) -> bool {
-        self.context.moons.open.keys().any(|moon| {
-            let client = self.peers.get(moon).and_then(|peer| peer.client.as_ref());
-            client.is_some_and(|client| {
-                client
-                    .asked_since
-                    .is_none_or(|since| now.saturating_since(since) < DOUBTED_AFTER)
-            })
+    /// The moons that this node asks to relay for it, and what its datagrams take to each; `None`: it does
+    /// not relay, or does not answer. To be asked again after every call.
+    pub fn moons(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (WireguardPublicKey, Option<Remote>)> + '_ {
+        self.context.moons.asked.iter().filter_map(move |id| {
+            let peer = self.peers.get(id)?;
+            let client = peer.client.as_ref()?;
+            let answers = client
+                .asked_since
+                .is_none_or(|since| now.saturating_since(since) < DOUBTED_AFTER);
+            let open = self.context.moons.open.get(id);
+            Some((peer.key(), open.filter(|_| answers).map(|moon| moon.remote)))
         })
     }
 
@@ -203,10 +220,13 @@ impl Peer {
     /// Makes this peer a moon of this node, or no more.
     pub(super) fn set_moon(&mut self, is_moon: bool, context: &mut Context, now: Instant) {
         match (&self.client, is_moon) {
-            (None, true) => self.client = Some(Client::new(now)),
+            (None, true) => {
+                self.client = Some(Client::new(now));
+                context.moons.asked.insert(*self.link.peer.as_bytes());
+            }
             (Some(_), false) => {
                 self.client = None;
-                context.moons.close(self.link.peer.as_bytes());
+                context.moons.forget(self.link.peer.as_bytes());
             }
             (None, false) | (Some(_), true) => {}
         }

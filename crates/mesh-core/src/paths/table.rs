@@ -9,7 +9,7 @@ use std::{
 
 use mesh_types::Instant;
 
-use crate::{Remote, Via};
+use crate::{Carrier, Remote, Via};
 
 /// When a way that never answered is probed, after it was heard of. Both sides do so at about the same
 /// time, which opens NATs from within: the first probe opens this side's, the second finds the other's
@@ -273,11 +273,14 @@ impl Way {
     }
 }
 
-/// Straight ways before streams before relays.
+/// Straight ways before streams before relays; of streams QUIC before TLS.
 pub(super) const fn rank(via: Via) -> u8 {
     match via {
         Via::Direct(Remote::Udp(_)) => 0,
-        Via::Direct(Remote::Stream(_)) => 1,
-        Via::Relay(_) => 2,
+        Via::Direct(Remote::Stream(stream)) => match stream.carrier {
+            Carrier::Quic => 1,
+            Carrier::Tls => 2,
+        },
+        Via::Relay(_) => 3,
     }
 }

@@ -252,19 +252,42 @@ fn a_peer_that_lies_of_a_thousand_endpoints_makes_us_send_little() {
     assert!(pair.paths.view().len() <= WAYS_MAX);
 }
 
+const fn stream(carrier: Carrier) -> StreamId {
+    StreamId { carrier, number: 1 }
+}
+
 #[test]
 fn a_stream_is_left_for_udp_once_that_answers_and_is_no_way_once_it_is_over() {
     let mut pair = Pair::new();
-    let stream = Via::Direct(Remote::Stream(StreamId(1)));
-    pair.answers.insert(stream, millis(30));
-    assert!(pair.paths.set_streams(&[StreamId(1)], pair.now));
+    let tls = stream(Carrier::Tls);
+    let via = Via::Direct(Remote::Stream(tls));
+    pair.answers.insert(via, millis(30));
+    assert!(pair.paths.set_streams(&[tls], pair.now));
     pair.paths.learn(straight(1), Origin::Told, pair.now);
-    pair.paths.established(stream, Some(millis(30)), pair.now);
+    pair.paths.established(via, Some(millis(30)), pair.now);
     pair.run_to(at(5_000));
-    assert_eq!(pair.paths.selected(), Some(stream));
+    assert_eq!(pair.paths.selected(), Some(via));
     pair.answers.insert(straight(1), millis(90));
     pair.run_to(at(40_000));
     assert_eq!(pair.paths.selected(), Some(straight(1)));
     assert!(!pair.paths.set_streams(&[], pair.now));
     assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
+}
+
+#[test]
+fn tls_is_left_for_quic_however_long_its_round_trip() {
+    let mut pair = Pair::new();
+    let [quic, tls] = [Carrier::Quic, Carrier::Tls].map(stream);
+    let [by_quic, by_tls] = [quic, tls].map(|id| Via::Direct(Remote::Stream(id)));
+    pair.answers.insert(by_tls, millis(30));
+    pair.answers.insert(by_quic, millis(60));
+    pair.paths.set_streams(&[tls], pair.now);
+    pair.paths.established(by_tls, Some(millis(30)), pair.now);
+    pair.run_to(at(1_000));
+    assert!(pair.paths.set_streams(&[quic, tls], pair.now));
+    pair.run_to(at(1_100));
+    assert_eq!(pair.paths.selected(), Some(by_quic));
+    // And taken again, by itself, when QUIC is over.
+    pair.paths.set_streams(&[tls], pair.now);
+    assert_eq!(pair.paths.selected(), Some(by_tls));
 }

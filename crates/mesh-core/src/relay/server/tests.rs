@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
-use crate::StreamId;
+use crate::{Carrier, StreamId};
 
 /// Limits that are never reached.
 const FREE: RelayLimits = RelayLimits {
@@ -34,7 +34,10 @@ fn tag(member: u8) -> MemberTag {
 
 fn remote(number: u8) -> Remote {
     if number.is_multiple_of(4) {
-        return Remote::Stream(StreamId(u64::from(number)));
+        return Remote::Stream(StreamId {
+            carrier: Carrier::Tls,
+            number: u64::from(number),
+        });
     }
     Remote::Udp(SocketAddr::from((Ipv4Addr::new(203, 0, 113, number), 4193)))
 }
