@@ -67,7 +67,11 @@ in
       unless "auto" "resolver" cfg.resolver
     );
     relay_listen =
-      key types.str "[::]:443" "The TCP address for clients of a moon that have no UDP."
+      key types.str "[::]:443"
+        "The address, TCP and UDP, for clients of a moon whose networks let no other UDP through."
+        unset;
+    relay_rate =
+      key types.str "50MiB" "What a moon relays for all its clients together, in bytes a second."
         unset;
     state_dir = key types.str "/var/lib/mesh/agent" "Where the roster in force is kept." unset;
     socket = key types.str "/run/mesh/agent.sock" "The UNIX socket of the local API." unset;

@@ -92,6 +92,7 @@ impl Agent {
         logs: LogRing,
     ) -> Arc<Self> {
         let public = identity.public();
+        overlay.moon.set_total_rate(config.relay_rate);
         if let Some(roster) = &roster {
             overlay.apply_roster(roster, &public);
         }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mesh_inventory::roster::Signer;
+use mesh_inventory::{inventory::parse_rate, roster::Signer};
 use mesh_os::paths;
 use mesh_os::resolver::Choice;
 use mesh_types::{MachineName, NetworkId, Serial};
@@ -21,7 +21,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "network",
     "signers",
     "controllers",
@@ -38,6 +38,7 @@ const KEYS: [&str; 16] = [
     "dns",
     "resolver",
     "relay_listen",
+    "relay_rate",
 ];
 
 /// What the file must say.
@@ -84,9 +85,12 @@ pub struct Config {
     pub dns: bool,
     /// `resolver`: how this machine's resolver is made to ask the agent. Default `auto`.
     pub resolver: Choice,
-    /// `relay_listen`: TCP address on which a moon takes TLS streams of clients without UDP, usually
-    /// `[::]:443`. Default: none.
+    /// `relay_listen`: TCP and UDP address on which a moon takes streams of clients without UDP, over TLS and
+    /// QUIC, usually `[::]:443`. Default: none.
     pub relay_listen: Option<SocketAddr>,
+    /// `relay_rate`: what a moon relays for all its clients together, in bytes a second. Default: what the line of
+    /// a usual server carries, 125 MB/s.
+    pub relay_rate: Option<u64>,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -155,6 +159,15 @@ struct Raw {
     dns: Option<bool>,
     resolver: Option<String>,
     relay_listen: Option<String>,
+    relay_rate: Option<Rate>,
+}
+
+/// Bytes a second, as a number or with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Rate {
+    Bytes(i64),
+    Text(String),
 }
 
 impl Config {
@@ -268,6 +281,10 @@ impl File<'_> {
                 .relay_listen
                 .map(|listen| self.parse_one("relay_listen", &listen))
                 .transpose()?,
+            relay_rate: raw
+                .relay_rate
+                .map(|rate| self.parse_rate("relay_rate", &rate))
+                .transpose()?,
         })
     }
 
@@ -278,6 +295,17 @@ impl File<'_> {
     {
         text.parse()
             .map_err(|error: T::Err| self.wrong(key, format!("`{text}`: {error}")))
+    }
+
+    fn parse_rate(&self, key: &str, rate: &Rate) -> Result<u64, ConfigError> {
+        let text = match rate {
+            Rate::Bytes(bytes) => &bytes.to_string(),
+            Rate::Text(text) => text,
+        };
+        parse_rate(text).ok_or_else(|| {
+            let reason = "no bytes a second: a whole number, or text such as `10MiB`";
+            self.wrong(key, format!("`{text}` is {reason}"))
+        })
     }
 
     fn parse_each<T>(&self, key: &str, texts: &[String]) -> Result<Vec<T>, ConfigError>

@@ -33,6 +33,15 @@ impl Moon {
         }
     }
 
+    /// Sets what all clients together may send, in bytes a second; `None`: the default.
+    pub(crate) fn set_total_rate(&self, rate: Option<u64>) {
+        let default = RelayLimits::default().total_bytes_per_second;
+        self.server.set_limits(RelayLimits {
+            total_bytes_per_second: rate.unwrap_or(default),
+            ..self.server.limits()
+        });
+    }
+
     /// Brings it in line with `roster`: whoever is gone is relayed for no more when this returns. Gives what
     /// the engine grants from; `None`: this machine does not relay.
     pub(crate) fn apply_roster(
@@ -44,7 +53,11 @@ impl Moon {
         let member = member.filter(|member| member.is_relay());
         self.server.set_members(clients(roster, own, member));
         self.relays.store(member.is_some(), Ordering::Release);
-        self.server.set_limits(limits(member?));
+        let default = RelayLimits::default().client_bytes_per_second;
+        self.server.set_limits(RelayLimits {
+            client_bytes_per_second: member?.relay_rate_limit.unwrap_or(default),
+            ..self.server.limits()
+        });
         Some(Arc::clone(&self.server))
     }
 
@@ -112,16 +125,6 @@ fn clients<'a>(
             MemberKey::Mesh(key) if key != own => Some(key.wireguard()),
             MemberKey::Mesh(_) | MemberKey::Wireguard(_) => None,
         })
-}
-
-fn limits(moon: &Member) -> RelayLimits {
-    let default = RelayLimits::default();
-    RelayLimits {
-        client_bytes_per_second: moon
-            .relay_rate_limit
-            .unwrap_or(default.client_bytes_per_second),
-        ..default
-    }
 }
 
 fn push(overlay: &Overlay, to: Remote, frame: &[u8], sending: &mut SendBatch) {

@@ -50,6 +50,7 @@ fn apply(agent: &Agent, read: Config) {
             "the roster in force is by a signer that is not configured any more; it stays until a newer one comes, and is passed over at the next start"
         );
     }
+    agent.overlay.moon.set_total_rate(next.relay_rate);
     agent.restart_needed.send_replace(restart);
     agent.config.send_replace(Arc::new(next));
 }
@@ -78,6 +79,7 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
         signers: read.signers,
         controllers: read.controllers,
         min_serial: read.min_serial,
+        relay_rate: read.relay_rate,
         // Read by another process, each time.
         resolver: read.resolver,
         ..current.clone()
@@ -102,10 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn controllers_signers_and_the_least_serial_change_at_run_time() {
+    fn controllers_signers_rate_and_the_least_serial_change_at_run_time() {
         let (old, new) = (Fleet::new(&[]), Fleet::new(&[]));
         let current = config(&old, "controllers = []");
-        let read = config(&new, "controllers = [\"a:1\"]\nmin_serial = 7");
+        let read = config(
+            &new,
+            "controllers = [\"a:1\"]\nmin_serial = 7\nrelay_rate = 9",
+        );
         let (next, restart) = merge(&current, read.clone());
         assert_eq!(next, read);
         assert_eq!(restart, Vec::<&str>::new());

@@ -11,11 +11,11 @@ use ipnet::{IpNet, Ipv4Net};
 use mesh_types::{MachineName, MemberKey, NetworkId};
 use schemars::JsonSchema;
 
-pub use self::schema::json_schema;
 pub(crate) use self::{
     fields::suggestion,
     mesh_settings::{check_endpoint, check_settings, endpoints_of, relay, relay_rate_limit},
 };
+pub use self::{mesh_settings::parse_rate, schema::json_schema};
 use crate::{
     report::{Problem, Report, Source},
     roster::{MachineClass, Role},

@@ -27,7 +27,7 @@ fn three_keys_are_enough() {
     assert!(config.confine);
     assert!(config.dns);
     assert_eq!(config.resolver, Choice::Auto);
-    assert_eq!(config.relay_listen, None);
+    assert_eq!((config.relay_listen, config.relay_rate), (None, None));
 }
 
 #[test]
@@ -48,6 +48,7 @@ confine = false
 dns = false
 resolver = "hosts"
 relay_listen = "[::]:443"
+relay_rate = "10MiB"
 "#
     ))
     .unwrap();
@@ -60,6 +61,21 @@ relay_listen = "[::]:443"
     assert!(!config.dns);
     assert_eq!(config.resolver, Choice::Hosts);
     assert_eq!(config.relay_listen, Some("[::]:443".parse().unwrap()));
+    assert_eq!(config.relay_rate, Some(10 << 20));
+}
+
+#[test]
+fn a_rate_is_a_number_of_bytes_or_has_a_unit() {
+    let rate = |text| parse(&format!("{GOOD}relay_rate = {text}"));
+    assert_eq!(rate("2_000_000").unwrap().relay_rate, Some(2_000_000));
+    assert_eq!(rate("\"1GiB\"").unwrap().relay_rate, Some(1 << 30));
+    for wrong in ["0", "-1", "\"10 MB\"", "\"\""] {
+        let message = error(&format!("{GOOD}relay_rate = {wrong}"));
+        assert!(
+            message.contains("line 5") && message.contains("10MiB"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

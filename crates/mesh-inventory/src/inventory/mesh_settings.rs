@@ -84,7 +84,7 @@ fn role_settings(role: Role, name: &str, settings: &Node, reader: &mut Reader<'_
     if let Some(node) = fields.get("relayRateLimit") {
         let good = match &node.datum {
             Datum::Number(number) => number.as_u64().is_some_and(is_rate),
-            Datum::Text(text) => size(text).is_some(),
+            Datum::Text(text) => parse_rate(text).is_some(),
             Datum::Null | Datum::Bool(_) | Datum::List(_) | Datum::Map(_) => false,
         };
         if !good {
@@ -134,7 +134,7 @@ pub(crate) fn relay_rate_limit(roles: &BTreeMap<Role, Value>) -> Option<u64> {
     relaying(roles)
         .filter_map(|settings| {
             let limit = settings.get("relayRateLimit")?;
-            limit.as_str().map_or_else(|| limit.as_u64(), size)
+            limit.as_str().map_or_else(|| limit.as_u64(), parse_rate)
         })
         .min()
 }
@@ -145,8 +145,8 @@ fn relaying(roles: &BTreeMap<Role, Value>) -> impl Iterator<Item = &Value> {
         .filter_map(|role| roles.get(&role))
 }
 
-/// A number of bytes that may be a rate; `None`: not written as one.
-fn size(text: &str) -> Option<u64> {
+/// Bytes a second, from a whole number or one with a unit such as `10MiB`; `None`: `text` is no such thing.
+pub fn parse_rate(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" => 1,
