@@ -20,8 +20,8 @@ use mesh_wire::{relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp, StreamId,
-    Via, allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
+    Agreement, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp,
+    StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
 };
 use context::Context;
 pub use handover::{TakeOverError, TakenOver};
@@ -124,6 +124,15 @@ impl Engine {
         engine
     }
 
+    /// Agrees with peers by other means than [`x25519`](crate::x25519). They have to come to the same: this
+    /// is for simulations, which know what the other side has computed already.
+    #[must_use]
+    pub fn with_agreement(mut self, agreement: Agreement) -> Self {
+        let keys = self.context.keys;
+        self.context.keys = keys.with_agreement(agreement);
+        self
+    }
+
     /// The half that data threads use.
     pub fn forwarding(&self) -> Arc<Forwarding> {
         Arc::clone(&self.context.forwarding)
@@ -131,7 +140,7 @@ impl Engine {
 
     /// This node's public key.
     pub fn public_key(&self) -> [u8; 32] {
-        self.context.public
+        self.context.keys.public
     }
 
     /// Brings the peers in line with the roster. Those who are gone lose their sessions at once: no data
@@ -143,7 +152,7 @@ impl Engine {
         let mut before = std::mem::take(&mut self.peers);
         for config in configs {
             let id = *config.key.as_bytes();
-            if id == self.context.public || self.peers.contains_key(&id) {
+            if id == self.context.keys.public || self.peers.contains_key(&id) {
                 continue;
             }
             // A key that is an agent's now and was a guest's, or the other way round, starts afresh, and
@@ -425,9 +434,9 @@ impl Engine {
         let before = peer.deadline;
         peer.deadline = peer.run_timers(&mut self.context, now);
         let after = peer.deadline;
-        self.unschedule(id, before);
-        if let Some(at) = after {
-            self.deadlines.insert((at, *id));
+        if after != before {
+            self.unschedule(id, before);
+            self.deadlines.extend(after.map(|at| (at, *id)));
         }
         self.context.publish();
         Some(result)

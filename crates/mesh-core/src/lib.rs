@@ -45,7 +45,7 @@ pub use engine::{
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
-pub use noise::{Protocol, SelfTestError, self_test};
+pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
 pub use paths::{Origin, PathView};
 pub use relay::{Forwarded, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;

@@ -15,6 +15,7 @@ mod known;
 use blake2::{Blake2s256, Digest};
 use hmac::{Mac, SimpleHmac};
 use mesh_aead::{Cipher, PacketKey, TAG_BYTES};
+use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -76,19 +77,54 @@ pub(crate) struct TransportKeys {
     pub(crate) receive: Secret,
 }
 
-/// Agrees on a secret.
-pub(crate) fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Result<Secret, NoiseError> {
-    let shared = secret.diffie_hellman(&PublicKey::from(*public));
-    if !shared.was_contributory() {
-        return Err(NoiseError::LowOrder);
+/// What two keys agree on: from the secret and the public half of one's own, and the public half of the
+/// other's.
+pub type Agreement = fn(own: &StaticSecret, own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32];
+
+/// X25519 (RFC 7748).
+pub fn x25519(own: &StaticSecret, _own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32] {
+    own.diffie_hellman(&PublicKey::from(*peer)).to_bytes()
+}
+
+/// An X25519 key with its public half.
+pub(crate) struct KeyPair {
+    secret: StaticSecret,
+    pub(crate) public: [u8; 32],
+    agreement: Agreement,
+}
+
+impl KeyPair {
+    pub(crate) fn new(secret: StaticSecret) -> Self {
+        Self {
+            public: PublicKey::from(&secret).to_bytes(),
+            secret,
+            agreement: x25519,
+        }
     }
-    Ok(Zeroizing::new(*shared.as_bytes()))
+
+    /// The same key, which agrees by other means.
+    pub(crate) fn with_agreement(self, agreement: Agreement) -> Self {
+        Self { agreement, ..self }
+    }
+
+    pub(crate) const fn agreement(&self) -> Agreement {
+        self.agreement
+    }
+
+    /// Agrees on a secret with whoever has the other public key.
+    pub(crate) fn agree(&self, peer: &[u8; 32]) -> Result<Secret, NoiseError> {
+        let shared = Zeroizing::new((self.agreement)(&self.secret, &self.public, peer));
+        if bool::from(shared.ct_eq(&[0; 32])) {
+            return Err(NoiseError::LowOrder);
+        }
+        Ok(shared)
+    }
 }
 
 /// An initiator between message 1 and message 2.
 pub(crate) struct Initiator {
     state: Symmetric,
-    ephemeral: StaticSecret,
+    ephemeral: KeyPair,
 }
 
 /// Message 1 without WireGuard's framing.
@@ -105,18 +141,17 @@ impl Initiator {
         own_public: &[u8; 32],
         peer_public: &[u8; 32],
         static_static: &Secret,
-        ephemeral: StaticSecret,
+        ephemeral: KeyPair,
         payload: &[u8],
     ) -> Result<(Self, Message1), NoiseError> {
         let mut state = Symmetric::new(start, peer_public);
-        let ephemeral_public = PublicKey::from(&ephemeral).to_bytes();
-        state.mix_ephemeral(&ephemeral_public);
-        state.mix_key(&*agree(&ephemeral, peer_public)?);
+        state.mix_ephemeral(&ephemeral.public);
+        state.mix_key(&*ephemeral.agree(peer_public)?);
         let sealed_static = state.seal(own_public);
         state.mix_key(&**static_static);
         let sealed_payload = state.seal(payload);
         let message = Message1 {
-            ephemeral: ephemeral_public,
+            ephemeral: ephemeral.public,
             sealed_static,
             sealed_payload,
         };
@@ -126,15 +161,15 @@ impl Initiator {
     /// Reads message 2. On an error the initiator goes on waiting: anyone can send a forged answer.
     pub(crate) fn finish(
         &self,
-        own_secret: &StaticSecret,
+        own: &KeyPair,
         peer_ephemeral: &[u8; 32],
         sealed_payload: &[u8],
         preshared_key: &[u8; 32],
     ) -> Result<(TransportKeys, Vec<u8>), NoiseError> {
         let mut state = self.state.clone();
         state.mix_ephemeral(peer_ephemeral);
-        state.mix_key(&*agree(&self.ephemeral, peer_ephemeral)?);
-        state.mix_key(&*agree(own_secret, peer_ephemeral)?);
+        state.mix_key(&*self.ephemeral.agree(peer_ephemeral)?);
+        state.mix_key(&*own.agree(peer_ephemeral)?);
         state.mix_key_and_hash(preshared_key);
         let payload = state.open(sealed_payload)?;
         let (send, receive) = state.split();
@@ -199,22 +234,20 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Writes message 2: our ephemeral public key and the sealed payload.
+    /// Seals the payload of message 2, whose other part is our ephemeral public key.
     pub(crate) fn answer(
         mut self,
-        ephemeral: &StaticSecret,
+        ephemeral: &KeyPair,
         preshared_key: &[u8; 32],
         payload: &[u8],
-    ) -> Result<(TransportKeys, [u8; 32], Vec<u8>), NoiseError> {
-        let public = PublicKey::from(ephemeral).to_bytes();
-        self.state.mix_ephemeral(&public);
-        self.state
-            .mix_key(&*agree(ephemeral, &self.peer_ephemeral)?);
-        self.state.mix_key(&*agree(ephemeral, &self.peer_public)?);
+    ) -> Result<(TransportKeys, Vec<u8>), NoiseError> {
+        self.state.mix_ephemeral(&ephemeral.public);
+        self.state.mix_key(&*ephemeral.agree(&self.peer_ephemeral)?);
+        self.state.mix_key(&*ephemeral.agree(&self.peer_public)?);
         self.state.mix_key_and_hash(preshared_key);
         let sealed = self.state.seal(payload);
         let (receive, send) = self.state.split();
-        Ok((TransportKeys { send, receive }, public, sealed))
+        Ok((TransportKeys { send, receive }, sealed))
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! [`packets`] makes the IP packets that tests send.
 
+mod agreement;
 mod network;
 mod node;
 pub mod packets;

@@ -10,6 +10,8 @@ use mesh_core::{
 use mesh_types::{Instant, NetworkId, WireguardPublicKey};
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
 
+use crate::agreement;
+
 /// A simulated machine: an engine, its data path, and what came out of them.
 pub struct Node {
     /// The engine, free to be used by a test.
@@ -226,6 +228,7 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
     seed_bytes[0] = number;
     let identity = mesh_types::IdentitySeed::from_bytes([number; 32]);
     let key = identity.public().wireguard();
+    agreement::expect(key.as_bytes());
     let engine = Engine::new(
         EngineConfig {
             static_secret: identity.static_secret(),
@@ -236,5 +239,5 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
         },
         now,
     );
-    (engine, key)
+    (engine.with_agreement(agreement::agree), key)
 }

@@ -1,16 +1,21 @@
 //! Random histories of random worlds: machines move, sleep and die, NATs forget, lines break, and every
 //! pair that is looked at finds its way.
 //!
-//! More of them, on all cores:
+//! A million transitions, as `cargo xtask test` does, or these histories:
 //! ```text
-//! HISTORIES=1000..2000 CHANGES=200 cargo test --profile simulation -p mesh-testkit --test histories -- --nocapture
+//! TRANSITIONS=1000000 cargo test -p mesh-testkit --test histories -- --nocapture
+//! HISTORIES=1000..2000 CHANGES=200 cargo test -p mesh-testkit --test histories -- --nocapture
 //! ```
 //! A seed that fails goes into `histories.txt` with what it found.
 
+use std::str::FromStr;
+
 use mesh_testkit::world::Campaign;
 
-/// Without `HISTORIES` and `CHANGES`: a few seconds without optimisation.
-const HISTORIES: &str = "0..8";
+/// With nothing said: a second.
+const TRANSITIONS: usize = 1_000;
+
+/// Long enough for a world to be in a state that nobody thought of.
 const CHANGES: usize = 100;
 
 #[test]
@@ -24,18 +29,28 @@ fn the_committed_histories_go_well() {
             (number().parse().unwrap(), number().parse().unwrap())
         })
         .collect();
-    let campaign = Campaign::run(&histories);
+    let campaign = Campaign::run(histories, usize::MAX, |line| println!("{line}"));
     assert!(campaign.failures.is_empty(), "{campaign}");
 }
 
 #[test]
 fn whatever_happens_every_pair_finds_its_way() {
-    let range = std::env::var("HISTORIES").unwrap_or_else(|_| HISTORIES.to_owned());
-    let (first, last) = range.split_once("..").expect("a range");
-    let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
-    let changes = std::env::var("CHANGES").map_or(CHANGES, |changes| changes.parse().unwrap());
-    let histories = Vec::from_iter((first..last).map(|seed| (seed, changes)));
-    let campaign = Campaign::run(&histories);
+    let changes = setting("CHANGES").unwrap_or(CHANGES);
+    let histories = std::env::var("HISTORIES").ok();
+    let (seeds, transitions) = match &histories {
+        Some(range) => {
+            let (first, last) = range.split_once("..").expect("a range");
+            (first.parse().unwrap()..last.parse().unwrap(), usize::MAX)
+        }
+        None => (0..u64::MAX, setting("TRANSITIONS").unwrap_or(TRANSITIONS)),
+    };
+    let histories = seeds.map(|seed| (seed, changes));
+    let campaign = Campaign::run(histories, transitions, |line| println!("{line}"));
     println!("{campaign}");
     assert_eq!(campaign.failures.len(), 0, "histories went wrong");
+}
+
+fn setting<T: FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().expect("a number"))
 }

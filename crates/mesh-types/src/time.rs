@@ -14,16 +14,19 @@ impl Instant {
     pub const ZERO: Self = Self(0);
 
     /// The point `micros` microseconds after the origin.
+    #[inline]
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
     /// Microseconds since the origin.
+    #[inline]
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
     /// Time from `earlier` to `self`; zero if `earlier` is later.
+    #[inline]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -33,6 +36,7 @@ impl std::ops::Add<Duration> for Instant {
     type Output = Self;
 
     /// Saturates at the end of the clock, half a million years on.
+    #[inline]
     fn add(self, duration: Duration) -> Self {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(micros))

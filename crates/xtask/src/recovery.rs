@@ -20,7 +20,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let seeds = args.seeds;
     let mut command = cargo_command();
-    command.args(["run", "--quiet", "--profile", "simulation"]);
+    command.args(["run", "--quiet"]);
     command.args(["--package", "mesh-testkit", "--example", "recovery", "--"]);
     command.arg(seeds.to_string());
     let output = command

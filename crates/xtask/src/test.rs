@@ -19,6 +19,9 @@ use crate::{
 /// The test that mostly waits, and so runs beside others.
 const WIREGUARD_GO: &str = "wireguard_go";
 
+/// What the simulator goes through; about seven minutes on two cores.
+const TRANSITIONS: &str = "1000000";
+
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -62,6 +65,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let wireguard = beside
         .join()
         .expect("the thread that counts does not panic");
+    let histories = count("histories", &mut histories());
     // By themselves: they assert times.
     let systems = count(
         "system",
@@ -75,6 +79,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for (kind, result) in [
         ("unit", units),
         ("wireguard-go", wireguard),
+        ("histories", histories),
         ("system", systems),
     ] {
         let counts = result?;
@@ -123,6 +128,15 @@ fn unit_tests() -> Command {
         "mesh-tests",
         "--no-fail-fast",
     ]);
+    command
+}
+
+/// The simulator's long run: the same build as that of the unit tests, where it is short.
+fn histories() -> Command {
+    let mut command = unit_tests();
+    command.args(["--test", "histories", "--", "--nocapture"]);
+    command.arg("whatever_happens_every_pair_finds_its_way");
+    command.env("TRANSITIONS", TRANSITIONS);
     command
 }
 

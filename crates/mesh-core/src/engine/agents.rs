@@ -17,6 +17,9 @@ const WAY_PROBES_MAX: usize = 256;
 /// An echo that has not been answered for so long will not be.
 const PROBE_LIFETIME: Duration = Duration::from_secs(20);
 
+/// How often is looked for those: timers run far more often.
+const PROBES_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
 /// A difference of clocks over this is told: certificates, logs and builds begin to suffer.
 const CLOCK_DIFFERENCE_MILLIS: i64 = 60_000;
 
@@ -237,6 +240,10 @@ impl Peer {
 
     /// Lets go of probes that will not be answered any more.
     pub(super) fn forget_old_probes(&mut self, now: Instant) {
+        if now.saturating_since(self.probes_looked_at) < PROBES_LOOKED_AT_EVERY {
+            return;
+        }
+        self.probes_looked_at = now;
         self.probes
             .retain(|_, probe| now.saturating_since(probe.created) < PROBE_LIFETIME);
     }

@@ -6,7 +6,7 @@ use std::{
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 use zeroize::Zeroize;
 
 use super::{EngineConfig, Event, PeerId, moons::Moons, output::Output};
@@ -15,14 +15,15 @@ use crate::{
     cookie::ReceiverKeys,
     forwarding::{Entry, SessionTable},
     link::Link,
+    noise::KeyPair,
     session::Session,
     stamps::Stamps,
 };
 
 /// What all peers of an engine share.
 pub(super) struct Context {
-    pub(super) secret: StaticSecret,
-    pub(super) public: [u8; 32],
+    /// This node's key.
+    pub(super) keys: KeyPair,
     /// The keys of messages to us.
     pub(super) receiver_keys: ReceiverKeys,
     pub(super) agent_address: Ipv6Addr,
@@ -46,13 +47,12 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(mut config: EngineConfig) -> Self {
-        let public = PublicKey::from(&config.static_secret).to_bytes();
+        let keys = KeyPair::new(config.static_secret);
         let rng = ChaCha20Rng::from_seed(config.seed);
         config.seed.zeroize();
         Self {
-            secret: config.static_secret,
-            public,
-            receiver_keys: ReceiverKeys::new(&public),
+            receiver_keys: ReceiverKeys::new(&keys.public),
+            keys,
             agent_address: config.agent_address,
             large_packets: config.large_packets,
             rng,
@@ -87,8 +87,9 @@ impl Context {
             .or_else(|| self.attempts.get(&index).copied())
     }
 
-    pub(super) fn ephemeral(&mut self) -> StaticSecret {
-        StaticSecret::random_from_rng(&mut self.rng)
+    pub(super) fn ephemeral(&mut self) -> KeyPair {
+        let secret = StaticSecret::random_from_rng(&mut self.rng);
+        KeyPair::new(secret).with_agreement(self.keys.agreement())
     }
 
     pub(super) fn add_session(&mut self, session: &Arc<Session>, link: &Arc<Link>) {

@@ -53,7 +53,7 @@ impl Engine {
         let mut handover = Handover {
             written: now.instant,
             last_stamp: self.context.stamps.last(),
-            own: self.context.public,
+            own: self.context.keys.public,
             peers: peers.values().map(Peer::record).collect(),
         };
         handover.bound();
@@ -70,7 +70,7 @@ impl Engine {
     ///
     /// [`TakeOverError`]; nothing is changed then, and peers get new handshakes.
     pub fn take_over(&mut self, handover: Handover, now: Now) -> Result<TakenOver, TakeOverError> {
-        if handover.own != self.context.public {
+        if handover.own != self.context.keys.public {
             return Err(TakeOverError::Identity);
         }
         if handover.written > now.instant {

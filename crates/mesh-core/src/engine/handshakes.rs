@@ -11,7 +11,7 @@ use crate::{
     Now, Protocol, Refusal, StreamId, Via,
     cookie::{Admission, Cookie},
     link::Sent,
-    noise::{Asked, Initiator, NO_PRESHARED_KEY, Responder, Secret, Start, TransportKeys, agree},
+    noise::{Asked, Initiator, NO_PRESHARED_KEY, Responder, Secret, Start, TransportKeys},
     session::{MessageLimits, Session, SessionStart},
 };
 
@@ -167,14 +167,16 @@ impl Engine {
 
 /// Opens the initiator's static key as either protocol, with one scalar multiplication for both.
 fn open_static(context: &Context, message: &Initiation) -> Result<(Protocol, Asked), Refusal> {
-    let ephemeral_static =
-        agree(&context.secret, &message.ephemeral).map_err(|_| Refusal::NotAuthentic)?;
+    let keys = &context.keys;
+    let ephemeral_static = keys
+        .agree(&message.ephemeral)
+        .map_err(|_| Refusal::NotAuthentic)?;
     [Protocol::Wireguard, Protocol::MeshAes]
         .into_iter()
         .find_map(|protocol| {
             let asked = Asked::open(
                 Start::from(protocol),
-                &context.public,
+                &keys.public,
                 &ephemeral_static,
                 &message.ephemeral,
                 &message.sealed_static,
@@ -196,8 +198,8 @@ impl Peer {
         if targets.is_empty() {
             targets.extend(self.paths.all());
         }
-        if self.client.is_none() {
-            context.moons.want();
+        if self.client.is_none() && self.is_wanted(now.instant) {
+            context.moons.want(attempts > 0);
         }
         if targets.is_empty() || attempts > 0 {
             context
@@ -279,7 +281,7 @@ impl Peer {
         let ephemeral = context.ephemeral();
         let (initiator, sealed) = Initiator::start(
             Start::from(self.protocol),
-            &context.public,
+            &context.keys.public,
             self.link.peer.as_bytes(),
             &static_static,
             ephemeral,
@@ -348,14 +350,14 @@ impl Peer {
         // A session that the peer has used by now is no unused one that this one takes the place of.
         self.promote_next(context, now);
         let ephemeral = context.ephemeral();
-        let (keys, public, sealed_nothing) = responder
+        let (keys, sealed_nothing) = responder
             .answer(&ephemeral, &NO_PRESHARED_KEY, &[])
             .map_err(|_| Refusal::NotAuthentic)?;
         let index = context.free_index();
         let mut message = Response {
             sender: index,
             receiver: initiation.sender,
-            ephemeral: public,
+            ephemeral: ephemeral.public,
             sealed_nothing: sealed_nothing.try_into().map_err(|_| Refusal::Malformed)?,
             mac1: [0; 16],
             mac2: [0; 16],
@@ -429,7 +431,7 @@ impl Peer {
         let (keys, _) = attempt
             .initiator
             .finish(
-                &context.secret,
+                &context.keys,
                 &response.ephemeral,
                 &response.sealed_nothing,
                 &NO_PRESHARED_KEY,
@@ -520,7 +522,7 @@ impl Peer {
     /// out.
     fn static_static(&mut self, context: &Context) -> Option<Secret> {
         if self.static_static.is_none() {
-            self.static_static = agree(&context.secret, self.link.peer.as_bytes()).ok();
+            self.static_static = context.keys.agree(self.link.peer.as_bytes()).ok();
         }
         self.static_static.clone()
     }

@@ -31,7 +31,7 @@ const REPEAT: Duration = Duration::from_secs(1);
 /// A moon that answered none of its requests for this long does not relay any more.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
-/// While a peer is wanted and no moon relays, each is asked this often.
+/// While a peer is wanted and does not answer, each moon that does not relay is asked this often.
 const HASTE: Duration = Duration::from_secs(2);
 
 /// A moon that has not answered its request for this long is looked past for another way to one: a little
@@ -53,7 +53,7 @@ pub(super) struct Moons {
     /// Where each moon sees this node, by IPv4 and by IPv6.
     observed: BTreeMap<(PeerId, bool), SocketAddr>,
     changed: bool,
-    /// Somebody is wanted, and no moon relays.
+    /// Somebody is wanted, and no moon relays, or none to it.
     wanted: bool,
     /// Somebody is reached by no way, moons included.
     doubted: bool,
@@ -70,9 +70,10 @@ impl Moons {
         self.observed.values().copied()
     }
 
-    /// A handshake is tried; without an open moon it may need one.
-    pub(super) fn want(&mut self) {
-        self.wanted |= self.open.is_empty();
+    /// A handshake is tried. Without an open moon it may need one, and if it was tried `before` it may need
+    /// one of those that are away.
+    pub(super) fn want(&mut self, before: bool) {
+        self.wanted |= before || self.open.is_empty();
     }
 
     pub(super) fn take_wanted(&mut self) -> bool {
@@ -272,12 +273,12 @@ impl Peer {
         client.repeat = (client.repeat * 2).min(RENEW);
         let since = *client.asked_since.get_or_insert(now.instant);
         if self.usable_session(now.instant).is_none() {
-            self.want(now.instant);
+            self.begin(now.instant);
             return;
         }
         if now.instant.saturating_since(since) >= REPEAT {
             // It may have been started anew.
-            self.want(now.instant);
+            self.begin(now.instant);
         }
         self.request_relay(context, now);
         self.ask_in_the_other_family(context, now);
@@ -371,6 +372,7 @@ impl Peer {
             && client.granted.is_none()
         {
             client.next = client.next.min(now + HASTE);
+            self.hasten(HASTE);
         }
     }
 

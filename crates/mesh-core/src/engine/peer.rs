@@ -57,6 +57,8 @@ pub(super) struct Peer {
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
     pub(super) probes: BTreeMap<u64, Probe>,
+    /// When it was last looked for those that will not be answered any more.
+    pub(super) probes_looked_at: Instant,
     /// The highest stamp received, TAI64N. In memory only.
     pub(super) highest_stamp: Option<[u8; 12]>,
     pub(super) last_initiation: Option<Instant>,
@@ -159,6 +161,7 @@ impl Peer {
             held: VecDeque::new(),
             held_bytes: 0,
             probes: BTreeMap::new(),
+            probes_looked_at: Instant::ZERO,
             highest_stamp: None,
             last_initiation: None,
             cookie: None,

@@ -10,7 +10,8 @@
 //! | unresponsive | 12 s after it, or after a session was wanted | ours |
 //! | handshake again | 5 s and up to a third after the last; at first 1 s and 2 s for mesh peers | 6.4 |
 //! | handshake again, unwanted for 90 s | 30 s after the last | 6.4 gives up |
-//! | give up | 540 s after the session was last wanted | 6.3 |
+//! | the same with a moon, from the first | 1, 2, 4, … 20 s after the last; 2 s while a peer does not answer | ours |
+//! | give up | 540 s after the session was last wanted; a moon never | 6.3 |
 //! | session over | 180 s after it was made | 6.2 |
 
 use std::{
@@ -42,6 +43,10 @@ const FULL_PACE: Duration = Duration::from_secs(90);
 
 /// After that they go on at this pace, so that who waits to be sent something is found again.
 const SLOW_PACE: Duration = Duration::from_secs(30);
+
+/// Between handshakes with a moon that nobody has anything to say to, doubled up to the second: as it would be
+/// asked to relay.
+const MOON_PACE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 
 /// Without new traffic for so long, an unreachable peer is left alone.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * REJECT_AFTER.as_secs());
@@ -107,10 +112,13 @@ impl Peer {
         self.begin(now);
     }
 
-    /// Wants a session, for whatever reason.
+    /// Wants a session, for whatever reason. With a moon, through which this node is to be reached, that is
+    /// for ever, and at [`MOON_PACE`] unless traffic wants one as well.
     pub(super) fn begin(&mut self, now: Instant) {
         if matches!(self.connecting, Connecting::Rest) {
-            self.wanted = self.wanted.max(Some(now));
+            if self.client.is_none() {
+                self.wanted = self.wanted.max(Some(now));
+            }
             self.connecting = Connecting::Running {
                 since: now,
                 attempts: 0,
@@ -139,7 +147,9 @@ impl Peer {
             interval: REKEY_TIMEOUT,
             needs_stamps: false,
         };
-        self.wanted = self.wanted.max(Some(now.instant));
+        if self.client.is_none() {
+            self.wanted = self.wanted.max(Some(now.instant));
+        }
         self.paths.network_changed(now.instant);
         self.renew_grant(now.instant);
         // The peer learns our address from any packet, sooner than from a whole handshake.
@@ -163,6 +173,13 @@ impl Peer {
     pub(super) fn retry_now(&mut self) {
         if let Connecting::Running { last, .. } = &mut self.connecting {
             *last = None;
+        }
+    }
+
+    /// Makes the next attempt this soon after the last, if any is wanted.
+    pub(super) fn hasten(&mut self, pace: Duration) {
+        if let Connecting::Running { interval, .. } = &mut self.connecting {
+            *interval = pace.min(*interval);
         }
     }
 
@@ -273,7 +290,7 @@ impl Peer {
             return;
         }
         let quiet = self.quiet(now.instant);
-        if quiet >= GIVE_UP_AFTER {
+        if quiet >= GIVE_UP_AFTER && self.client.is_none() {
             self.forget_held();
             self.link.unanswered.clear();
             self.rest(context);
@@ -290,12 +307,7 @@ impl Peer {
             return;
         };
         let has_stamp = self.attempt(attempts, context, now);
-        let retry = usize::try_from(attempts)
-            .ok()
-            .and_then(|attempts| FIRST_RETRIES_MESH.get(attempts))
-            .filter(|_| self.speaks_mesh())
-            .copied()
-            .unwrap_or(REKEY_TIMEOUT);
+        let retry = self.pace(attempts, quiet);
         let jitter = Duration::from_micros(context.rng.gen_range(0..JITTER_MICROS));
         if let Connecting::Running {
             attempts,
@@ -310,6 +322,22 @@ impl Peer {
             *interval = retry + jitter;
             *needs_stamps = !has_stamp;
         }
+    }
+
+    /// How long the next attempt waits for an answer to the last of so many.
+    fn pace(&self, attempts: u32, quiet: Duration) -> Duration {
+        if self.client.is_some() && quiet >= FULL_PACE {
+            let (first, most) = MOON_PACE;
+            return first
+                .saturating_mul(1 << attempts.saturating_sub(1).min(16))
+                .min(most);
+        }
+        usize::try_from(attempts)
+            .ok()
+            .and_then(|attempts| FIRST_RETRIES_MESH.get(attempts))
+            .filter(|_| self.speaks_mesh())
+            .copied()
+            .unwrap_or(REKEY_TIMEOUT)
     }
 
     /// When the next attempt is due; `None` if none is wanted, or it waits for stamps.
@@ -329,11 +357,19 @@ impl Peer {
         let Some(last) = last else {
             return Some(now);
         };
-        Some(if self.quiet(now) < FULL_PACE {
-            last + interval
+        let pace = if self.quiet(now) < FULL_PACE {
+            interval.min(REKEY_TIMEOUT + Duration::from_micros(JITTER_MICROS))
+        } else if self.client.is_some() {
+            interval
         } else {
-            last + SLOW_PACE
-        })
+            SLOW_PACE
+        };
+        Some(last + pace)
+    }
+
+    /// Whether somebody has something to say to this peer, not only had it a while ago.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        self.quiet(now) < 2 * REKEY_TIMEOUT
     }
 
     /// How long nothing has asked for this peer.

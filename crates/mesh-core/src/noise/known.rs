@@ -1,9 +1,9 @@
 //! Known answers, for a program that checks itself before it is trusted with sessions.
 
 use mesh_aead::{PacketKey, TAG_BYTES};
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 
-use super::{Asked, Initiator, NoiseError, Protocol, Start, agree};
+use super::{Asked, Initiator, KeyPair, NoiseError, Protocol, Start};
 
 /// One published vector of `IKpsk2` with the payloads and keys of the cacophony test suite.
 struct Vector {
@@ -89,19 +89,18 @@ fn check(vector: &Vector) -> Result<(), &'static str> {
         prologue: &prologue,
     };
     let preshared = key(PRESHARED);
-    let initiator_static = StaticSecret::from(key(INITIATOR_STATIC));
-    let initiator_public = PublicKey::from(&initiator_static).to_bytes();
-    let responder_static = StaticSecret::from(key(RESPONDER_STATIC));
-    let responder_public = PublicKey::from(&responder_static).to_bytes();
-    let static_static =
-        agree(&initiator_static, &responder_public).map_err(failed("the agreement"))?;
+    let initiator_static = key_pair(INITIATOR_STATIC);
+    let responder_static = key_pair(RESPONDER_STATIC);
+    let static_static = initiator_static
+        .agree(&responder_static.public)
+        .map_err(failed("the agreement"))?;
 
     let (initiator, message) = Initiator::start(
         start,
-        &initiator_public,
-        &responder_public,
+        &initiator_static.public,
+        &responder_static.public,
         &static_static,
-        StaticSecret::from(key(INITIATOR_EPHEMERAL)),
+        key_pair(INITIATOR_EPHEMERAL),
         &hex(PAYLOAD1),
     )
     .map_err(failed("message 1"))?;
@@ -112,11 +111,12 @@ fn check(vector: &Vector) -> Result<(), &'static str> {
     ];
     same(&sent.concat(), vector.message1, "message 1")?;
 
-    let ephemeral_static =
-        agree(&responder_static, &message.ephemeral).map_err(failed("the agreement"))?;
+    let ephemeral_static = responder_static
+        .agree(&message.ephemeral)
+        .map_err(failed("the agreement"))?;
     let asked = Asked::open(
         start,
-        &responder_public,
+        &responder_static.public,
         &ephemeral_static,
         &message.ephemeral,
         &message.sealed_static,
@@ -126,18 +126,18 @@ fn check(vector: &Vector) -> Result<(), &'static str> {
         .open_payload(&static_static, &message.sealed_payload)
         .map_err(failed("message 1, opened"))?;
     same(&payload, PAYLOAD1, "message 1, opened")?;
-    let ephemeral = StaticSecret::from(key(RESPONDER_EPHEMERAL));
-    let (responder_keys, public, sealed) = responder
+    let ephemeral = key_pair(RESPONDER_EPHEMERAL);
+    let (responder_keys, sealed) = responder
         .answer(&ephemeral, &preshared, &hex(PAYLOAD2))
         .map_err(failed("message 2"))?;
     same(
-        &[public.as_slice(), &sealed].concat(),
+        &[ephemeral.public.as_slice(), &sealed].concat(),
         vector.message2,
         "message 2",
     )?;
 
     let (keys, payload) = initiator
-        .finish(&initiator_static, &public, &sealed, &preshared)
+        .finish(&initiator_static, &ephemeral.public, &sealed, &preshared)
         .map_err(failed("message 2, opened"))?;
     same(&payload, PAYLOAD2, "message 2, opened")?;
     if keys.send != responder_keys.receive || keys.receive != responder_keys.send {
@@ -155,6 +155,10 @@ fn check(vector: &Vector) -> Result<(), &'static str> {
         same(opened, payload, "a packet, opened")?;
     }
     Ok(())
+}
+
+fn key_pair(secret: &str) -> KeyPair {
+    KeyPair::new(StaticSecret::from(key(secret)))
 }
 
 fn key(text: &str) -> [u8; 32] {
