@@ -49,7 +49,7 @@ pub struct Fleet {
     controller_name: String,
     machines: BTreeMap<String, Machine>,
     controller: Option<Process>,
-    lab: Lab,
+    pub(crate) lab: Lab,
     // Dropped after the processes in it, and the directory last.
     cage: Cage,
     dir: tempfile::TempDir,

@@ -1,147 +1,144 @@
-//! A switch with machines around it.
+//! Machines, the sites that they are at, and the internet between these.
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsRawFd,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use anyhow::Context as _;
-use ipnet::IpNet;
-use mesh_os::link::Links;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
-};
 
 use crate::{
     namespace::Namespace,
-    router::{self, Router},
+    router::Router,
+    site::{Members, Place, Site},
 };
 
-/// The name of every machine's interface.
-const UPLINK: &str = "eth0";
+mod faults;
+mod uplinks;
 
-/// The name of the switch in its own namespace.
-const BRIDGE: &str = "br0";
+pub use uplinks::Families;
 
-/// Machines in namespaces of their own, around a switch that can cut and renumber them.
+/// The name of a machine's first interface, and of a router's towards the internet.
+pub(crate) const UPLINK: &str = "eth0";
+
+/// Machines in namespaces of their own, around a switch that can cut and renumber them, or behind routers.
 ///
-/// Each has IPv4 and IPv6 (`192.0.2.N` and `2001:db8::N`, of the blocks for documentation), no route to
-/// anywhere else, and an MTU of 1500.
+/// Each has IPv4 and IPv6 (`192.0.2.N` and `2001:db8::N`, of the blocks for documentation), no route but to
+/// the others, and an MTU of 1500. Behind a router it has what [`Router`] says, and a default route.
 #[derive(Debug)]
 pub struct Lab {
-    switch: Namespace,
+    /// The internet first; each after the one above it.
+    sites: Vec<Site>,
     machines: BTreeMap<String, Machine>,
+    /// Cables laid so far, which gives each a name of its own.
+    cables: u32,
 }
+
+/// A site of a [`Lab`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteId(pub(crate) usize);
 
 #[derive(Debug)]
 struct Machine {
     namespace: Namespace,
-    /// Its port's name on the switch.
-    port: String,
-    number: u8,
-    /// What stands between it and the switch, kept for as long as the machine.
-    router: Option<Namespace>,
+    /// By the name of the interface.
+    uplinks: BTreeMap<String, Place>,
+    /// By which interface its default routes lead, by IPv4 and by IPv6.
+    default: [Option<String>; 2],
 }
 
 impl Lab {
-    /// Makes a switch without machines.
+    /// Where machines are that no router stands before.
+    pub const INTERNET: SiteId = SiteId(0);
+
+    /// Makes an internet without machines.
     ///
     /// # Errors
     ///
     /// What the kernel says.
     pub fn new() -> anyhow::Result<Self> {
-        let switch = Namespace::create()?;
-        switch.run(|| {
-            let mut links = Links::open()?;
-            let mut bridge = named(BRIDGE);
-            bridge
-                .attributes
-                .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
-                    InfoKind::Bridge,
-                )]));
-            create(&mut links, bridge)?;
-            links.set_up(index_of(BRIDGE)?, true)?;
-            Ok(())
-        })?;
         Ok(Self {
-            switch,
+            sites: vec![Site::internet()?],
             machines: BTreeMap::new(),
+            cables: 0,
         })
     }
 
-    /// Adds a machine, joined to the switch, with the next free addresses.
+    /// Adds a machine, joined to the internet, with the next free addresses.
     ///
     /// # Errors
     ///
     /// What the kernel says; more than 100 machines.
     pub fn add(&mut self, name: &str) -> anyhow::Result<()> {
-        let number = u8::try_from(self.machines.len() + 1)?;
-        anyhow::ensure!(number <= 100, "no more than 100 machines fit in a lab");
-        let port = format!("port{number}");
-        let namespace = Namespace::create()?;
-        self.plug_in(&port, &namespace, number)?;
         let machine = Machine {
-            namespace,
-            port,
-            number,
-            router: None,
+            namespace: Namespace::create()?,
+            uplinks: BTreeMap::new(),
+            default: [None, None],
         };
         self.machines.insert(name.to_owned(), machine);
-        Ok(())
+        self.plug_in(name, UPLINK, Self::INTERNET)
     }
 
-    /// Puts a router between a machine and the switch. The router has the machine's addresses there; the
-    /// machine has `10.0.N.2` and a default route, and no IPv6.
+    /// Makes a site with a router of its own, which is joined to the site `above`.
     ///
     /// # Errors
     ///
-    /// What the kernel, `ip` and `nft` say.
-    pub fn put_behind(&mut self, name: &str, router: Router) -> anyhow::Result<()> {
-        let namespace = Namespace::create()?;
-        let machine = self.machine(name)?;
-        let number = machine.number;
-        self.switch.run(|| {
-            let index = index_of(&machine.port)?;
-            let mut message = LinkMessage::default();
-            message.header.index = index;
-            Links::open()?.request(RouteNetlinkMessage::DelLink(message), 0, || {
-                "unplug a machine".to_owned()
-            })?;
-            Ok(())
-        })?;
-        self.plug_in(&machine.port, &namespace, number)?;
-        namespace.run(|| {
-            veth(
-                &mut Links::open()?,
-                router::INNER,
-                UPLINK,
-                &machine.namespace,
-            )
-        })?;
-        router::set_up(router, &namespace, &machine.namespace, UPLINK, number)?;
-        if let Some(machine) = self.machines.get_mut(name) {
-            machine.router = Some(namespace);
-        }
-        Ok(())
+    /// What the kernel and `nft` say.
+    pub fn site(&mut self, router: Router, above: SiteId) -> anyhow::Result<SiteId> {
+        let number = self.sites[above.0].members.next()?;
+        self.site_with_number(router, above, number)
     }
 
-    /// Joins a namespace to the switch and gives it the addresses of this number.
-    fn plug_in(&self, port: &str, namespace: &Namespace, number: u8) -> anyhow::Result<()> {
-        self.switch.run(|| {
-            let mut links = Links::open()?;
-            veth(&mut links, port, UPLINK, namespace)?;
-            attach(&mut links, port, true)?;
-            links.set_up(index_of(port)?, true)?;
-            Ok(())
-        })?;
-        namespace.run(|| {
-            let mut links = Links::open()?;
-            links.set_up(index_of(UPLINK)?, true)?;
-            give(&mut links, number)
-        })
+    fn site_with_number(
+        &mut self,
+        router: Router,
+        above: SiteId,
+        number: u8,
+    ) -> anyhow::Result<SiteId> {
+        let id = SiteId(self.sites.len());
+        let members = Members::of_site(id.0, router)?;
+        let port = self.next_port();
+        let site = Site::below(&self.sites[above.0], router, members, above, &port, number)?;
+        self.sites.push(site);
+        // Those above learn where the addresses are that nobody translates.
+        let mut by = id;
+        while let Some(place) = self.sites[by.0].above.clone() {
+            self.sites[place.site.0].route_down(&self.sites[id.0].members, place.number)?;
+            by = place.site;
+        }
+        Ok(id)
+    }
+
+    /// Puts a router between a machine and the internet. The router has the machine's addresses there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::site`].
+    pub fn put_behind(&mut self, name: &str, router: Router) -> anyhow::Result<SiteId> {
+        let number = self.place(name)?.number;
+        self.unplug(name, UPLINK)?;
+        let site = self.site_with_number(router, Self::INTERNET, number)?;
+        self.plug_in(name, UPLINK, site)?;
+        Ok(site)
+    }
+
+    /// Moves a machine's first interface to a site. What it had before is gone at once, also its interface.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; more than 100 machines at the site.
+    pub fn join(&mut self, name: &str, site: SiteId) -> anyhow::Result<()> {
+        self.unplug(name, UPLINK)?;
+        self.plug_in(name, UPLINK, site)
+    }
+
+    /// Gives a machine one more interface, at a site, without default routes ([`Lab::route_by`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::join`].
+    pub fn add_uplink(&mut self, name: &str, uplink: &str, site: SiteId) -> anyhow::Result<()> {
+        self.plug_in(name, uplink, site)
     }
 
     /// The namespace of a machine.
@@ -153,59 +150,83 @@ impl Lab {
         Ok(&self.machine(name)?.namespace)
     }
 
-    /// The IPv4 address of a machine on the switch.
+    /// The namespace of a site, with its switch and its router: `lan0`, and `eth0` towards the site above.
+    pub fn gateway(&self, site: SiteId) -> &Namespace {
+        &self.sites[site.0].namespace
+    }
+
+    /// Where a machine is by its first interface.
     ///
     /// # Errors
     ///
-    /// There is no machine of this name.
+    /// There is no machine of this name, or it is nowhere.
+    pub fn site_of(&self, name: &str) -> anyhow::Result<SiteId> {
+        Ok(self.place(name)?.site)
+    }
+
+    /// The IPv4 address by which the internet sees a machine.
+    ///
+    /// # Errors
+    ///
+    /// There is no machine of this name, or it has no IPv4.
     pub fn address(&self, name: &str) -> anyhow::Result<Ipv4Addr> {
-        Ok(ipv4(self.machine(name)?.number))
-    }
-
-    /// Lets nothing through to or from a machine, which is told nothing of it: its interface stays up.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub fn cut(&self, name: &str) -> anyhow::Result<()> {
-        self.set_attached(name, false)
-    }
-
-    /// Undoes [`Lab::cut`].
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub fn restore(&self, name: &str) -> anyhow::Result<()> {
-        self.set_attached(name, true)
-    }
-
-    /// Gives a machine other addresses, as moving to another network does. The old ones are gone at once.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub fn renumber(&mut self, name: &str) -> anyhow::Result<()> {
-        let machine = self.machine(name)?;
-        let (old, new) = (machine.number, machine.number + 100);
-        machine.namespace.run(|| {
-            let mut links = Links::open()?;
-            let index = index_of(UPLINK)?;
-            for address in addresses(old) {
-                links.remove_address(index, address)?;
+        let mut place = self.place(name)?;
+        loop {
+            let site = &self.sites[place.site.0];
+            match &site.above {
+                Some(above) if site.members.translated => place = above,
+                _ => return site.members.ipv4(place.number).context("it has no IPv4"),
             }
-            give(&mut links, new)
-        })?;
-        if let Some(machine) = self.machines.get_mut(name) {
-            machine.number = new;
         }
-        Ok(())
     }
 
-    fn set_attached(&self, name: &str, attached: bool) -> anyhow::Result<()> {
-        let machine = self.machine(name)?;
-        self.switch
-            .run(|| attach(&mut Links::open()?, &machine.port, attached))
+    /// The IPv6 address of a machine, which nobody translates.
+    ///
+    /// # Errors
+    ///
+    /// There is no machine of this name, or it has no IPv6.
+    pub fn address_v6(&self, name: &str) -> anyhow::Result<Ipv6Addr> {
+        let place = self.place(name)?;
+        let members = &self.sites[place.site.0].members;
+        members.ipv6(place.number).context("it has no IPv6")
+    }
+
+    fn plug_in(&mut self, name: &str, uplink: &str, site: SiteId) -> anyhow::Result<()> {
+        let port = self.next_port();
+        let site_id = site;
+        let site = &mut self.sites[site_id.0];
+        let number = site.members.next()?;
+        let machine = self.machines.get_mut(name).context("no such machine")?;
+        site.lay_cable(&port, uplink, &machine.namespace)?;
+        let place = Place {
+            site: site_id,
+            number,
+            port,
+        };
+        machine.uplinks.insert(uplink.to_owned(), place);
+        if site_id != Self::INTERNET {
+            let families = [site.members.has_ipv4(), site.members.has_ipv6()];
+            for (default, has) in machine.default.iter_mut().zip(families) {
+                if has {
+                    default.get_or_insert_with(|| uplink.to_owned());
+                }
+            }
+        }
+        self.set_up(name, uplink)
+    }
+
+    fn unplug(&mut self, name: &str, uplink: &str) -> anyhow::Result<()> {
+        let machine = self.machines.get_mut(name).context("no such machine")?;
+        let place = machine.uplinks.remove(uplink).context("no such uplink")?;
+        for default in &mut machine.default {
+            default.take_if(|by| by == uplink);
+        }
+        self.sites[place.site.0].take_cable(&place.port)
+    }
+
+    fn next_port(&mut self) -> String {
+        self.cables += 1;
+        format!("port{}", self.cables)
     }
 
     fn machine(&self, name: &str) -> anyhow::Result<&Machine> {
@@ -213,105 +234,14 @@ impl Lab {
             .get(name)
             .with_context(|| format!("there is no machine `{name}` in this lab"))
     }
-}
 
-fn ipv4(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, number)
-}
-
-fn addresses(number: u8) -> [IpNet; 2] {
-    let ipv6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into());
-    [
-        IpNet::new_assert(ipv4(number).into(), 24),
-        IpNet::new_assert(ipv6.into(), 64),
-    ]
-}
-
-fn give(links: &mut Links, number: u8) -> anyhow::Result<()> {
-    let index = index_of(UPLINK)?;
-    for address in addresses(number) {
-        let source: IpAddr = address.addr();
-        links.add_address(index, address)?;
-        links.add_route(index, address.trunc(), Some(source))?;
+    fn place(&self, name: &str) -> anyhow::Result<&Place> {
+        let uplinks = &self.machine(name)?.uplinks;
+        uplinks
+            .get(UPLINK)
+            .with_context(|| format!("`{name}` has no `{UPLINK}`"))
     }
-    Ok(())
-}
-
-fn attach(links: &mut Links, port: &str, attached: bool) -> anyhow::Result<()> {
-    let bridge = if attached { index_of(BRIDGE)? } else { 0 };
-    let mut message = LinkMessage::default();
-    message.header.index = index_of(port)?;
-    message.attributes.push(LinkAttribute::Controller(bridge));
-    links.request(RouteNetlinkMessage::SetLink(message), 0, || {
-        format!("connect `{port}` to the switch or take it off")
-    })?;
-    Ok(())
-}
-
-fn create(links: &mut Links, message: LinkMessage) -> anyhow::Result<()> {
-    let message = RouteNetlinkMessage::NewLink(message);
-    links.request(message, NLM_F_CREATE | NLM_F_EXCL, || {
-        "make a link of the lab".to_owned()
-    })?;
-    Ok(())
-}
-
-/// A cable from `near` in this thread's namespace to `far` in another.
-fn veth(links: &mut Links, near: &str, far: &str, namespace: &Namespace) -> anyhow::Result<()> {
-    let mut far = named(far);
-    far.attributes
-        .push(LinkAttribute::NetNsFd(namespace.file().as_raw_fd()));
-    let mut near = named(near);
-    near.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-    ]));
-    create(links, near)
-}
-
-fn named(name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(name.to_owned()));
-    message
-}
-
-fn index_of(name: &str) -> anyhow::Result<u32> {
-    Links::index_of(name).with_context(|| format!("there is no interface `{name}`"))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{ping::Pinger, sandbox};
-
-    const SHORT: Duration = Duration::from_millis(300);
-    const LONG: Duration = Duration::from_secs(5);
-
-    #[test]
-    fn machines_reach_each_other_until_cut_or_renumbered() {
-        if !sandbox::enter_test() {
-            return;
-        }
-        let mut lab = Lab::new().unwrap();
-        lab.add("a").unwrap();
-        lab.add("b").unwrap();
-        let pinger = Pinger::new(lab.namespace("a").unwrap()).unwrap();
-        let at = |number| match addresses(number)[1].addr() {
-            IpAddr::V6(ip) => ip,
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        };
-        assert!(pinger.ping(at(2), LONG).unwrap().is_some());
-        lab.cut("b").unwrap();
-        assert_eq!(pinger.ping(at(2), SHORT).unwrap(), None);
-        lab.restore("b").unwrap();
-        assert!(pinger.ping(at(2), LONG).unwrap().is_some());
-        lab.renumber("b").unwrap();
-        assert_eq!(pinger.ping(at(2), SHORT).unwrap(), None);
-        assert!(pinger.ping(at(102), LONG).unwrap().is_some());
-        assert_eq!(lab.address("b").unwrap(), Ipv4Addr::new(192, 0, 2, 102));
-    }
-}
+mod tests;

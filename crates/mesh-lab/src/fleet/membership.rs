@@ -26,6 +26,24 @@ impl Fleet {
         self.write_inventory()
     }
 
+    /// Makes these machines moons at the addresses that they have, and gives every agent the roster that says
+    /// so, for fleets that run no controller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::store_rosters`].
+    pub fn set_moons(&mut self, moons: &[&str]) -> anyhow::Result<()> {
+        for name in moons {
+            let ipv4 = format!("{}:{AGENT_PORT}", self.lab.address(name)?);
+            let ipv6 = format!("[{}]:{AGENT_PORT}", self.lab.address_v6(name)?);
+            self.inventory["machines"][name]["mesh"]["endpoints"] = Value::from(vec![ipv6, ipv4]);
+            self.inventory["instances"]["mesh"]["roles"]["moon"]["machines"][name] =
+                Value::Object(Default::default());
+        }
+        self.write_inventory()?;
+        self.store_rosters(1)
+    }
+
     /// Signs the inventory as the controller would, into the file `roster.json` of [`Fleet::dir`].
     ///
     /// # Errors

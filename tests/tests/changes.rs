@@ -1,0 +1,103 @@
+//! Two machines that talk, and what happens to their network: they are back within the promised time.
+//!
+//! The same, many times: `cargo xtask recovery`.
+
+#![expect(clippy::unwrap_used, reason = "a test, and its helpers")]
+
+use mesh_lab::{Promise, program_under_test, sandbox};
+
+#[expect(clippy::print_stdout, reason = "a figure, for who looks")]
+fn keeps(promise: Promise) {
+    if !sandbox::enter_test() {
+        return;
+    }
+    let took = promise.measure(&program_under_test().unwrap()).unwrap();
+    let bound = promise.bound();
+    println!("{promise}: {took:?} of {bound:?}");
+    assert!(took <= bound, "{promise}: {took:?}, {bound:?} are promised");
+}
+
+#[test]
+fn the_first_packet_goes_through_the_moon_at_once() {
+    keeps(Promise::FirstPacket);
+}
+
+#[test]
+fn a_pair_that_begins_to_talk_is_soon_straight() {
+    keeps(Promise::Direct);
+}
+
+#[test]
+fn a_machine_moves_to_another_network() {
+    keeps(Promise::Move);
+}
+
+#[test]
+fn a_machine_gets_another_address() {
+    keeps(Promise::Renumber);
+}
+
+#[test]
+fn an_uplink_takes_over_by_ipv4() {
+    keeps(Promise::SwitchV4);
+}
+
+#[test]
+fn an_uplink_takes_over_by_ipv6() {
+    keeps(Promise::SwitchV6);
+}
+
+#[test]
+fn an_uplink_takes_over_by_both_families() {
+    keeps(Promise::SwitchBoth);
+}
+
+#[test]
+fn ipv4_takes_over_from_ipv6() {
+    keeps(Promise::V6ToV4);
+}
+
+#[test]
+fn default_routes_come_back() {
+    keeps(Promise::RouteBack);
+}
+
+#[test]
+fn a_link_comes_back() {
+    keeps(Promise::LinkBack);
+}
+
+#[test]
+fn a_machine_that_stood_still_goes_on() {
+    keeps(Promise::Wake);
+}
+
+#[test]
+fn a_nat_gives_other_ports() {
+    keeps(Promise::Rebind);
+}
+
+#[test]
+fn a_straight_way_is_lost_in_one_direction() {
+    keeps(Promise::OneWay);
+}
+
+#[test]
+fn a_straight_way_is_lost_in_both_directions() {
+    keeps(Promise::TwoWays);
+}
+
+#[test]
+fn a_moon_in_use_dies() {
+    keeps(Promise::MoonDies);
+}
+
+#[test]
+fn a_router_lets_no_udp_through() {
+    keeps(Promise::NoUdp);
+}
+
+#[test]
+fn a_router_stops_letting_udp_through() {
+    keeps(Promise::UdpLost);
+}
