@@ -31,6 +31,7 @@ pub mod names;
 mod noise;
 mod packet;
 mod paths;
+mod port_mapping;
 mod relay;
 mod replay;
 mod session;
@@ -47,6 +48,9 @@ pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
 pub use paths::{Origin, PathView};
+pub use port_mapping::{
+    Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,
+};
 pub use relay::{Forwarded, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;
 pub use stamps::Stamp;

@@ -122,6 +122,13 @@ impl IdentitySeed {
         SigningKey::from_bytes(&self.derive("mesh-ed25519-v1"))
     }
 
+    /// By what a router knows this machine's port mapping again: HKDF-SHA256, empty salt, info
+    /// `mesh-port-mapping-v1`, the first 12 bytes.
+    pub fn port_mapping_nonce(&self) -> [u8; 12] {
+        let derived = self.derive("mesh-port-mapping-v1");
+        std::array::from_fn(|index| derived[index])
+    }
+
     /// The X25519 key of WireGuard: HKDF-SHA256, empty salt, info `mesh-x25519-v1`.
     pub fn static_secret(&self) -> StaticSecret {
         StaticSecret::from(*self.derive("mesh-x25519-v1"))
