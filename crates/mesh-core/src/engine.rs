@@ -78,6 +78,10 @@ pub enum PacketRefused {
     /// No peer has the destination address.
     #[error("no peer has the address {0}")]
     NoPeer(IpAddr),
+    /// The way to the peer carries less, and the sender does not allow the packet to be cut: it is to be told
+    /// ([`too_big`](crate::too_big)).
+    #[error("larger than the {0} bytes that the way carries")]
+    TooBig(u16),
 }
 
 /// What [`Engine::handle_datagram`] made of a datagram.
@@ -300,9 +304,10 @@ impl Engine {
             .ok_or(PacketRefused::NoPeer(header.destination))?;
         let packet = &packet[..header.packet_bytes];
         self.with_peer(link.peer.as_bytes(), now, |peer, context| {
-            peer.send_or_hold(packet, context, now);
-        });
-        Ok(())
+            peer.send_or_hold(packet, context, now)
+        })
+        .unwrap_or(Ok(()))
+        .map_err(PacketRefused::TooBig)
     }
 
     /// Acts on a packet between agents that [`Forwarding::open`] gave out, which came by `via`.

@@ -12,14 +12,14 @@ use arc_swap::ArcSwap;
 use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::{
     relay,
-    wireguard::{DataHeader, is_data},
+    wireguard::{DATA_HEADER_BYTES, DataHeader, is_data},
 };
 
 use crate::{
     Remote, Via,
     allowed_ips::AllowedIps,
     link::{Link, Sent, Way},
-    packet::ip_header,
+    packet::{Cut, clamp, cut, ip_header},
     replay::Order,
     session::{OpenFailure, SealError, Session},
 };
@@ -222,10 +222,9 @@ impl Forwarding {
         if !allowed {
             return Opened::Refused(Refusal::WrongSource);
         }
-        Opened::Packet {
-            peer,
-            packet: &mut packet[..header.packet_bytes],
-        }
+        let packet = &mut packet[..header.packet_bytes];
+        clamp(packet, link.mtu());
+        Opened::Packet { peer, packet }
     }
 
     /// Notes by which way the newest packet came. A peer with stock WireGuard roams there at once; for a
@@ -247,11 +246,7 @@ impl Forwarding {
         if link.speaks_mesh {
             link.note_way(via);
         } else if let Via::Direct(remote) = via {
-            link.set_way(Some(Way {
-                via,
-                remote,
-                header: None,
-            }));
+            link.set_way(Some(Way::unmeasured(via, remote)));
         }
     }
 
@@ -359,6 +354,17 @@ impl Route {
         self.way.header.as_ref()
     }
 
+    /// Whether a packet of so many bytes goes in one datagram. What does not is to be [cut](Route::cut).
+    pub fn fits(&self, packet_bytes: usize) -> bool {
+        packet_bytes <= usize::from(self.way.fit)
+    }
+
+    /// What becomes of a packet that does not fit. `id` tells its fragments from those of others: any number
+    /// that was not used lately.
+    pub fn cut(&self, packet: &[u8], id: u32) -> Cut {
+        cut(packet, self.way.fit, self.way.mtu, id)
+    }
+
     /// Whether another packet of the same batch takes this way: same addresses as the one routed.
     pub fn covers(&self, packet: &[u8]) -> bool {
         ip_header(packet).is_some_and(|header| {
@@ -366,7 +372,8 @@ impl Route {
         })
     }
 
-    /// Seals in place the packet at `frame[16..16 + packet_bytes]`, and returns the datagram's length.
+    /// Seals in place the packet at `frame[16..16 + packet_bytes]`, and returns the datagram's length. The
+    /// segment size in a TCP SYN is lowered to what the way carries.
     ///
     /// `frame` must be at least [`mesh_wire::wireguard::data_message_bytes`] of `packet_bytes` long: the
     /// packet has 16 bytes of room in front, and behind it room for padding and tag.
@@ -385,7 +392,10 @@ impl Route {
         packet_bytes: usize,
         now: Instant,
     ) -> Result<usize, SealError> {
-        let bytes = self.session.seal(frame, packet_bytes, now)?;
+        let packet = &mut frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes];
+        clamp(packet, self.way.mtu);
+        let fit = usize::from(self.way.fit);
+        let bytes = self.session.seal(frame, packet_bytes, fit, now)?;
         self.link.note_sent(&self.session, bytes, Sent::Data, now);
         Ok(bytes)
     }

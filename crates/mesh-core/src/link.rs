@@ -5,9 +5,15 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::relay;
+use mesh_wire::{relay, wireguard::DATA_BYTES_MIN};
 
-use crate::{Remote, Via, handover::PeerRecord, session::Session};
+use crate::{
+    Remote, Via,
+    handover::PeerRecord,
+    packet::{Cut, cut},
+    paths::{FLOOR, MTU_BASE},
+    session::Session,
+};
 
 /// What the data threads and the engine share about one peer.
 ///
@@ -39,6 +45,8 @@ pub(crate) struct Link {
     pub(crate) unanswered: Watched,
     /// The first data that came after anything was sent.
     pub(crate) owes: Watched,
+    /// The first datagram sent that not every way carries, after the engine last checked that its own does.
+    pub(crate) large: Watched,
 }
 
 /// A way, ready for use.
@@ -49,7 +57,36 @@ pub(crate) struct Way {
     pub(crate) remote: Remote,
     /// What stands in front of them for a moon.
     pub(crate) header: Option<[u8; relay::HEADER_BYTES]>,
+    /// The largest packet that goes in one datagram.
+    pub(crate) fit: u16,
+    /// What the way is said to carry: [`Way::fit`] where a size is proven, and never less than that.
+    pub(crate) mtu: u16,
 }
+
+impl Way {
+    /// A way whose peer cannot be asked what it carries.
+    pub(crate) const fn unmeasured(via: Via, remote: Remote) -> Self {
+        Self {
+            via,
+            remote,
+            header: None,
+            fit: MTU_BASE,
+            mtu: MTU_BASE,
+        }
+    }
+
+    /// The same with the size that is proven on it.
+    pub(crate) fn measured(self, proven: Option<u16>) -> Self {
+        Self {
+            fit: proven.unwrap_or(FLOOR),
+            mtu: proven.unwrap_or(MTU_BASE),
+            ..self
+        }
+    }
+}
+
+/// Datagrams that are longer than those which every way carries.
+const LARGE_BYTES: usize = FLOOR as usize + DATA_BYTES_MIN;
 
 /// What a packet sent means to the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +122,7 @@ impl Link {
             last_data_received: Moment::default(),
             unanswered: Watched::default(),
             owes: Watched::default(),
+            large: Watched::default(),
         }
     }
 
@@ -94,6 +132,26 @@ impl Link {
 
     pub(crate) fn way(&self) -> Option<Arc<Way>> {
         self.way.load_full()
+    }
+
+    /// What the way in use is said to carry.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.way.load().as_ref().map_or(MTU_BASE, |way| way.mtu)
+    }
+
+    /// Whether a packet of so many bytes goes in one datagram.
+    pub(crate) fn fits(&self, packet_bytes: usize) -> bool {
+        let way = self.way.load();
+        packet_bytes <= way.as_ref().map_or(FLOOR, |way| way.fit).into()
+    }
+
+    /// What becomes of a packet: what is not too big may have to be sent in pieces.
+    pub(crate) fn cut(&self, packet: &[u8], id: u32) -> Cut {
+        let way = self.way.load();
+        let (fit, mtu) = way
+            .as_ref()
+            .map_or((FLOOR, MTU_BASE), |way| (way.fit, way.mtu));
+        cut(packet, fit, mtu, id)
     }
 
     pub(crate) fn set_way(&self, way: Option<Way>) {
@@ -181,6 +239,9 @@ impl Link {
         if kind == Sent::Data {
             self.last_data_sent.set(now);
             look |= self.unanswered.start(now);
+            if bytes > LARGE_BYTES {
+                look |= self.large.start(now);
+            }
         }
         if session.wants_rekey_on_send(now) {
             look |= !self.rekey_wanted.swap(true, Ordering::AcqRel);

@@ -1,4 +1,16 @@
+//! What is read from, and done to, the IP packets inside the tunnel.
+
+mod checksum;
+mod cut;
+mod mss;
+mod too_big;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use cut::Cut;
+pub(crate) use cut::cut;
+pub(crate) use mss::clamp;
+pub use too_big::{AnswerRate, too_big};
 
 /// The two addresses of an IP packet, and how long its header says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,10 @@
 //! | demotion | two probes overdue on it, and an answer on another since the doubt began |
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
 //! | a probe to keep a NAT's mapping | [`KEEP`] after the last packet on a straight way, while there is traffic |
+//! | probes of the size of packets | `mtu`, on the way in use |
 
 mod budget;
+mod mtu;
 mod table;
 
 use std::time::Duration;
@@ -23,9 +25,12 @@ use mesh_types::{Instant, WireguardPublicKey};
 
 use self::{
     budget::Budget,
-    table::{BURST, OWED_INTERVAL, Table, rank},
+    mtu::MtuFacts,
+    table::{BURST, OWED_INTERVAL, Table, Way, rank},
 };
 use crate::{Remote, StreamId, Via};
+pub(crate) use mtu::{CHECK as MTU_CHECK, FLOOR};
+pub use mtu::{MTU_BASE, MTU_MAX};
 
 pub use table::Origin;
 
@@ -92,6 +97,10 @@ pub(crate) struct Facts {
     pub(crate) silent_since: Option<Instant>,
     /// When a packet was last sent.
     pub(crate) sent: Option<Instant>,
+    /// When a packet of a program last came.
+    pub(crate) received: Option<Instant>,
+    /// Whether packets were sent whose size matters, since the last check of it.
+    pub(crate) large: bool,
 }
 
 /// What [`Paths::run`] wants done.
@@ -101,6 +110,10 @@ pub(crate) struct Due {
     pub(crate) probes: Vec<Via>,
     /// Whether the peer is to be asked where it is, so that both probe at the same time.
     pub(crate) ask: bool,
+    /// The sizes to be tried on the way in use.
+    pub(crate) sizes: Vec<u16>,
+    /// Whether the sizes of packets are watched from here on.
+    pub(crate) checked: bool,
 }
 
 /// The ways to one peer.
@@ -117,6 +130,8 @@ pub(crate) struct Paths {
     retry: Option<(Instant, Duration)>,
     /// Whether there was traffic when last looked at.
     warm: bool,
+    /// The way whose sizes were looked at last.
+    measured: Option<Via>,
     budget: Budget,
 }
 
@@ -131,6 +146,18 @@ impl Paths {
     /// The way that packets take.
     pub(crate) fn selected(&self) -> Option<Via> {
         self.selected
+    }
+
+    /// The largest packet that is proven to go by the way in use.
+    pub(crate) fn mtu(&self) -> Option<u16> {
+        self.ways.get(self.selected?)?.mtu.proven()
+    }
+
+    /// An echo of this size came back, which was sent then.
+    pub(crate) fn size_answered(&mut self, via: Via, size: u16, sent: Instant) {
+        if let Some(way) = self.ways.get_mut(via) {
+            way.mtu.answered(size, sent);
+        }
     }
 
     /// Ways that a handshake is tried on, the one in use first.
@@ -254,6 +281,7 @@ impl Paths {
             return false;
         };
         way.answer(Some(rtt), now);
+        way.mtu.small_answered();
         if self.selected == Some(via) {
             if self.doubt.take().is_some() {
                 self.cleared = Some(now);
@@ -279,6 +307,7 @@ impl Paths {
             way.waiting.clear();
             way.owed = 0;
             way.burst = Some((now, 0));
+            way.mtu.reset(now);
         }
         self.retry = Some((now + RETRY.0, RETRY.0));
         self.budget.refill();
@@ -301,6 +330,7 @@ impl Paths {
         due.ask = self.run_retry(facts, now);
         self.run_bursts(facts, now, &mut due.probes);
         self.run_keep(facts, now, &mut due.probes);
+        self.run_mtu(facts, now, &mut due);
         due
     }
 
@@ -330,8 +360,12 @@ impl Paths {
             .filter(|_| warm && !self.is_best_kind())
             .map(|(at, _)| at);
         let keep = self.keep_due(facts, now);
+        let mtu = self
+            .selected
+            .and_then(|via| self.ways.get(via))
+            .and_then(|way| way.mtu.due(mtu_facts(way, facts, now)));
         // What lies in the past is done already, or waits for a fact to change.
-        [doubt, bursts, retry, keep, self.cold_due(facts)]
+        [doubt, bursts, retry, keep, mtu, self.cold_due(facts)]
             .into_iter()
             .flatten()
             .map(|at| at.max(now + Duration::from_millis(1)))
@@ -546,6 +580,26 @@ impl Paths {
         }
     }
 
+    /// Looks for the size of packets on the way in use.
+    fn run_mtu(&mut self, facts: &Facts, now: Instant, due: &mut Due) {
+        let Some((via, way)) = self
+            .selected
+            .and_then(|via| Some((via, self.ways.get_mut(via)?)))
+        else {
+            return;
+        };
+        if self.measured != Some(via) {
+            self.measured = Some(via);
+            way.mtu.taken(now);
+        }
+        let mtu = way.mtu.run(via, mtu_facts(way, facts, now), now);
+        due.sizes = mtu.sizes;
+        due.checked = mtu.checked;
+        if mtu.small && !due.probes.contains(&via) {
+            due.probes.push(via);
+        }
+    }
+
     /// When the way in use needs a packet for its NAT to remember it.
     fn keep_due(&self, facts: &Facts, now: Instant) -> Option<Instant> {
         let selected = self.selected.filter(|via| !via.is_relay())?;
@@ -582,6 +636,19 @@ impl Paths {
             .and_then(|via| self.ways.get(via)?.rtt)
             .unwrap_or_default();
         (rtt * 2).clamp(SILENCE, SILENCE_MAX)
+    }
+}
+
+/// What the search for the size of packets on a way has to know.
+fn mtu_facts(way: &Way, facts: &Facts, now: Instant) -> MtuFacts {
+    let came = facts
+        .received
+        .is_some_and(|at| now.saturating_since(at) < WARM);
+    let large = facts.large && is_warm(facts, now);
+    MtuFacts {
+        warm: came || large,
+        large,
+        patience: way.patience(),
     }
 }
 

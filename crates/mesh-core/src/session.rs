@@ -8,7 +8,7 @@ use std::{
 
 use mesh_aead::PacketKey;
 use mesh_types::Instant;
-use mesh_wire::wireguard::{DATA_HEADER_BYTES, DataHeader, data_message_bytes};
+use mesh_wire::wireguard::{DATA_BYTES_MIN, DATA_HEADER_BYTES, DataHeader, data_message_bytes};
 
 use crate::{
     handover::SessionRecord,
@@ -36,6 +36,8 @@ pub(crate) const COUNTER_LEAP: u64 = 1 << 20;
 pub(crate) struct MessageLimits {
     rekey_after: u64,
     reject_after: u64,
+    /// The peer may know of no large packets, and seal more than this side does.
+    open_before: u64,
 }
 
 impl MessageLimits {
@@ -47,9 +49,14 @@ impl MessageLimits {
             (Protocol::MeshAes, false) => (1 << 27, 1 << 28),
             (Protocol::MeshAes, true) => (1 << 24, 1 << 25),
         };
+        let open_before = match protocol {
+            Protocol::Wireguard => u64::MAX - WINDOW_PACKETS,
+            Protocol::MeshAes => 1 << 28,
+        };
         Self {
             rekey_after,
             reject_after,
+            open_before,
         }
     }
 }
@@ -168,12 +175,13 @@ impl Session {
         }
     }
 
-    /// Seals the packet at `frame[16..16 + packet_bytes]` in place, padded with zeros; returns the
-    /// transport message's length.
+    /// Seals the packet at `frame[16..16 + packet_bytes]` in place, padded with zeros to a multiple of 16
+    /// bytes or to `fit`, whichever is less; returns the transport message's length.
     pub(crate) fn seal(
         &self,
         frame: &mut [u8],
         packet_bytes: usize,
+        fit: usize,
         now: Instant,
     ) -> Result<usize, SealError> {
         if !self.is_usable(now) {
@@ -181,7 +189,7 @@ impl Session {
         }
         // Relaxed is enough: what matters is that no two calls get one number.
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
-        let length = data_message_bytes(packet_bytes);
+        let length = data_message_bytes(packet_bytes).min(DATA_BYTES_MIN + fit.max(packet_bytes));
         let header = DataHeader {
             receiver: self.remote_index,
             counter,
@@ -200,7 +208,7 @@ impl Session {
         datagram: &'a mut [u8],
         now: Instant,
     ) -> Result<(&'a mut [u8], Order), OpenFailure> {
-        if self.is_over(now) || counter >= self.limits.reject_after {
+        if self.is_over(now) || counter >= self.limits.open_before {
             return Err(OpenFailure::Over);
         }
         let packet = self
@@ -266,6 +274,9 @@ mod tests {
 
     use super::*;
 
+    /// Room for any padding.
+    const WIDE: usize = 2_000;
+
     fn pair(protocol: Protocol, large_packets: bool) -> (Session, Session) {
         let start = |local_index, remote_index, initiator| SessionStart {
             local_index,
@@ -294,7 +305,7 @@ mod tests {
         let (a, b) = pair(Protocol::Wireguard, false);
         let mut frame = [0xff; 100];
         frame[16..21].copy_from_slice(b"hello");
-        let length = a.seal(&mut frame, 5, at(0)).unwrap();
+        let length = a.seal(&mut frame, 5, WIDE, at(0)).unwrap();
         assert_eq!(length, 48);
         let header = DataHeader::parse(&frame[..length]).unwrap();
         assert_eq!((header.receiver, header.counter), (2, 0));
@@ -317,8 +328,8 @@ mod tests {
         assert!(a.wants_rekey_on_receive(at(165)));
         assert!(!b.wants_rekey_on_send(at(179)) && !b.wants_rekey_on_receive(at(179)));
         let mut frame = [0; 100];
-        let length = a.seal(&mut frame, 0, at(179)).unwrap();
-        assert_eq!(a.seal(&mut frame, 0, at(180)), Err(SealError));
+        let length = a.seal(&mut frame, 0, WIDE, at(179)).unwrap();
+        assert_eq!(a.seal(&mut frame, 0, WIDE, at(180)), Err(SealError));
         assert_eq!(
             b.open(0, &mut frame[..length], at(180)),
             Err(OpenFailure::Over)
@@ -327,23 +338,39 @@ mod tests {
 
     #[test]
     fn the_limits_in_messages_are_those_of_the_protocol() {
-        for (protocol, large, rekey, reject) in [
-            (Protocol::Wireguard, false, 1 << 60, u64::MAX - 8192),
-            (Protocol::Wireguard, true, 1 << 60, u64::MAX - 8192),
-            (Protocol::MeshAes, false, 1 << 27, 1 << 28),
-            (Protocol::MeshAes, true, 1 << 24, 1 << 25),
+        for (protocol, large, rekey, reject, open_before) in [
+            (
+                Protocol::Wireguard,
+                false,
+                1 << 60,
+                u64::MAX - 8192,
+                u64::MAX - 8192,
+            ),
+            (
+                Protocol::Wireguard,
+                true,
+                1 << 60,
+                u64::MAX - 8192,
+                u64::MAX - 8192,
+            ),
+            (Protocol::MeshAes, false, 1 << 27, 1 << 28, 1 << 28),
+            // Of a peer that does not know of large packets as many are taken as it may seal.
+            (Protocol::MeshAes, true, 1 << 24, 1 << 25, 1 << 28),
         ] {
             let (a, b) = pair(protocol, large);
             let mut frame = [0; 32];
             a.counter.store(rekey - 1, Ordering::Relaxed);
             assert!(!a.wants_rekey_on_send(at(0)));
-            assert!(a.seal(&mut frame, 0, at(0)).is_ok());
+            assert!(a.seal(&mut frame, 0, WIDE, at(0)).is_ok());
             assert!(a.wants_rekey_on_send(at(0)));
             a.counter.store(reject - 1, Ordering::Relaxed);
-            assert!(a.seal(&mut frame, 0, at(0)).is_ok());
+            assert!(a.seal(&mut frame, 0, WIDE, at(0)).is_ok());
             assert!(b.open(reject - 1, &mut frame, at(0)).is_ok());
-            assert_eq!(a.seal(&mut frame, 0, at(0)), Err(SealError));
-            assert_eq!(b.open(reject, &mut frame, at(0)), Err(OpenFailure::Over));
+            assert_eq!(a.seal(&mut frame, 0, WIDE, at(0)), Err(SealError));
+            assert_eq!(
+                b.open(open_before, &mut frame, at(0)),
+                Err(OpenFailure::Over)
+            );
         }
     }
 
@@ -351,11 +378,11 @@ mod tests {
     fn a_retired_session_does_nothing_for_those_who_still_hold_it() {
         let (a, b) = pair(Protocol::MeshAes, false);
         let mut frame = [0; 32];
-        a.seal(&mut frame, 0, at(0)).unwrap();
+        a.seal(&mut frame, 0, WIDE, at(0)).unwrap();
         b.retire();
         assert_eq!(b.open(0, &mut frame, at(0)), Err(OpenFailure::Over));
         a.retire();
-        assert_eq!(a.seal(&mut frame, 0, at(0)), Err(SealError));
+        assert_eq!(a.seal(&mut frame, 0, WIDE, at(0)), Err(SealError));
     }
 
     #[test]
@@ -370,7 +397,7 @@ mod tests {
             a.counter.store(41, Ordering::Relaxed);
             let again = Session::resume(a.record(), limits, at(0)).unwrap();
             let mut frame = [0; 32];
-            again.seal(&mut frame, 0, at(0)).unwrap();
+            again.seal(&mut frame, 0, WIDE, at(0)).unwrap();
             let header = DataHeader::parse(&frame).unwrap();
             assert_eq!(header.counter, 41 + COUNTER_LEAP);
             assert!(Session::resume(a.record(), limits, at(180)).is_none());
@@ -393,7 +420,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let mut frame = [0; 32];
-                        a.seal(&mut frame, 0, at(0)).unwrap();
+                        a.seal(&mut frame, 0, WIDE, at(0)).unwrap();
                         let header = DataHeader::parse(&frame).unwrap();
                         assert!(counters.lock().unwrap().insert(header.counter));
                     }

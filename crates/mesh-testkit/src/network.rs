@@ -160,7 +160,7 @@ impl Network {
             between.tun.push(packet.to_vec());
             return;
         }
-        if let Some(transmit) = self.nodes[i].send(packet, self.now) {
+        for transmit in self.nodes[i].send(packet, self.now) {
             self.carry(i, transmit);
         }
         self.drain(i);

@@ -1,11 +1,12 @@
 use std::{
+    collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Now, Opened, PeerConfig, PeerState, Protocol,
-    Received, Refusal, Remote, Stamp, Transmit,
+    Cut, Engine, EngineConfig, Event, Forwarding, Now, Opened, PacketRefused, PeerConfig,
+    PeerState, Protocol, Received, Refusal, Remote, Route, Stamp, Transmit,
 };
 use mesh_types::{Instant, NetworkId, WireguardPublicKey};
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
@@ -24,8 +25,12 @@ pub struct Node {
     pub endpoint: SocketAddr,
     /// Its address inside the tunnel.
     pub address: Ipv6Addr,
-    /// Packets that would have gone to its TUN.
+    /// Packets that would have gone to its TUN, those that came in pieces put together.
     pub delivered: Vec<Delivered>,
+    /// When it was told that a packet of its own is too big for its way, and what that carries.
+    pub too_big: Vec<(Instant, u16)>,
+    /// How many packets it sent in pieces.
+    pub cut: u64,
     /// What its engine told.
     pub events: Vec<(Instant, Event)>,
     /// What was refused.
@@ -38,6 +43,7 @@ pub struct Node {
     pub disk_works: bool,
     /// How far its wall clock is ahead of the network's, in milliseconds.
     pub clock_ahead_millis: i64,
+    pieces: Pieces,
     seed: u8,
     number: u8,
 }
@@ -64,6 +70,9 @@ impl Node {
             endpoint: SocketAddr::from(([192, 0, 2, number], 4193)),
             address: address(number),
             delivered: Vec::new(),
+            too_big: Vec::new(),
+            cut: 0,
+            pieces: Pieces::default(),
             events: Vec::new(),
             refusals: Vec::new(),
             stamps: Stamp::ZERO,
@@ -117,26 +126,42 @@ impl Node {
 
     /// Sends an IP packet as the data threads do: on the fast path if there is a way, else through the
     /// engine. Returns what goes to the network at once.
-    pub(crate) fn send(&mut self, packet: &[u8], now: Now) -> Option<Transmit> {
+    pub(crate) fn send(&mut self, packet: &[u8], now: Now) -> Vec<Transmit> {
         let now = self.clock(now);
         if let Some(route) = self.forwarding.route(packet) {
             assert!(route.covers(packet));
-            let mut frame = vec![0xa5; data_message_bytes(packet.len())];
-            frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
-            if let Ok(length) = route.seal(&mut frame, packet.len(), now.instant) {
-                frame.truncate(length);
-                if let Some(header) = route.relay_header() {
-                    frame.splice(..0, header.iter().copied());
+            let pieces = if route.fits(packet.len()) {
+                vec![packet.to_vec()]
+            } else {
+                self.cut += 1;
+                let id = u32::try_from(self.cut).expect("a test is shorter");
+                match route.cut(packet, id) {
+                    Cut::Pieces(pieces) => pieces,
+                    Cut::TooBig(mtu) => {
+                        self.tell_too_big(packet, mtu, now);
+                        return Vec::new();
+                    }
                 }
-                return Some(Transmit {
-                    to: route.remote(),
-                    data: frame,
-                });
+            };
+            let sealed: Option<Vec<_>> = pieces
+                .iter()
+                .map(|piece| seal(&route, piece, now.instant))
+                .collect();
+            if let Some(sealed) = sealed {
+                return sealed;
             }
         }
-        // A refused packet goes nowhere, as on a real machine.
-        let _ = self.engine.handle_packet(packet, now);
-        None
+        // A packet that is refused for another reason goes nowhere, as on a real machine.
+        if let Err(PacketRefused::TooBig(mtu)) = self.engine.handle_packet(packet, now) {
+            self.tell_too_big(packet, mtu, now);
+        }
+        Vec::new()
+    }
+
+    fn tell_too_big(&mut self, packet: &[u8], mtu: u16, now: Now) {
+        let answer = mesh_core::too_big(packet, mtu).expect("tests send what may be answered");
+        assert_eq!(answer[44..48], u32::from(mtu).to_be_bytes());
+        self.too_big.push((now.instant, mtu));
     }
 
     /// Takes a datagram, on the fast path or through the engine alone. Returns why it was refused, if so.
@@ -161,14 +186,7 @@ impl Node {
             return None;
         }
         match self.engine.handle_datagram(from, datagram, clock) {
-            Received::Packet { peer, packet } => {
-                let packet: &[u8] = packet;
-                self.delivered.push(Delivered {
-                    at: now.instant,
-                    peer,
-                    packet: packet.to_vec(),
-                });
-            }
+            Received::Packet { peer, packet } => self.deliver(peer, packet, now),
             Received::Consumed => {}
             Received::Refused(refusal) => return self.refuse(refusal),
         }
@@ -205,11 +223,63 @@ impl Node {
     }
 
     fn deliver(&mut self, peer: WireguardPublicKey, packet: &[u8], now: Now) {
-        self.delivered.push(Delivered {
-            at: now.instant,
-            peer,
-            packet: packet.to_vec(),
-        });
+        if let Some(packet) = self.pieces.take(packet) {
+            self.delivered.push(Delivered {
+                at: now.instant,
+                peer,
+                packet,
+            });
+        }
+    }
+}
+
+/// Seals a packet; `None` if the session is over.
+fn seal(route: &Route, packet: &[u8], now: Instant) -> Option<Transmit> {
+    let mut frame = vec![0xa5; data_message_bytes(packet.len())];
+    frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
+    let length = route.seal(&mut frame, packet.len(), now).ok()?;
+    frame.truncate(length);
+    if let Some(header) = route.relay_header() {
+        frame.splice(..0, header.iter().copied());
+    }
+    Some(Transmit {
+        to: route.remote(),
+        data: frame,
+    })
+}
+
+/// Fragments of IPv6 packets, by source and identification, that wait for the rest; lost ones stay.
+#[derive(Default)]
+struct Pieces(BTreeMap<Vec<u8>, Vec<Vec<u8>>>);
+
+impl Pieces {
+    /// Takes a packet; gives it back if it is whole, or with the last of its fragments.
+    fn take(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+        const FRAGMENT: u8 = 44;
+        if packet[0] >> 4 != 6 || packet[6] != FRAGMENT {
+            return Some(packet.to_vec());
+        }
+        let key = [&packet[8..24], &packet[44..48]].concat();
+        let pieces = self.0.entry(key.clone()).or_default();
+        pieces.push(packet.to_vec());
+        let place = |piece: &Vec<u8>| u16::from_be_bytes([piece[42], piece[43]]);
+        pieces.sort_by_key(place);
+        pieces.dedup_by_key(|piece| place(piece));
+        let mut whole = pieces[0][..40].to_vec();
+        whole[6] = pieces[0][40];
+        for piece in pieces.iter() {
+            if usize::from(place(piece) & 0xfff8) != whole.len() - 40 {
+                return None;
+            }
+            whole.extend(&piece[48..]);
+        }
+        if place(pieces.last()?) & 1 == 1 {
+            return None;
+        }
+        let payload = u16::try_from(whole.len() - 40).expect("a packet's length");
+        whole[4..6].copy_from_slice(&payload.to_be_bytes());
+        self.0.remove(&key);
+        Some(whole)
     }
 }
 
@@ -235,7 +305,7 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
             agent_address: NETWORK.prefix().agent_address(),
             seed: seed_bytes,
             stamp_floor: floor,
-            large_packets: false,
+            large_packets: true,
         },
         now,
     );

@@ -166,7 +166,13 @@ pub enum ParseError {
 
 /// Writes `message` as an IPv6 packet from and to `agent_address`.
 pub fn emit(message: TunnelMessage, agent_address: Ipv6Addr) -> Vec<u8> {
-    let (kind, body) = match message {
+    emit_padded(message, agent_address, 0)
+}
+
+/// As [`emit`], with zeros behind the body, which readers pass over, so that the packet has at least
+/// `packet_bytes`: to find out whether packets of this size arrive.
+pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes: u16) -> Vec<u8> {
+    let (kind, mut body) = match message {
         TunnelMessage::EchoRequest { id, wall_millis } => {
             (KIND_ECHO_REQUEST, two_words(id, wall_millis))
         }
@@ -213,9 +219,11 @@ pub fn emit(message: TunnelMessage, agent_address: Ipv6Addr) -> Vec<u8> {
             [id.to_be_bytes().as_slice(), &[reason.code()]].concat(),
         ),
     };
+    let padded = usize::from(packet_bytes).saturating_sub(BODY_OFFSET);
+    body.resize(body.len().max(padded), 0);
     let udp_bytes = u16::try_from(UDP_HEADER_BYTES + 4 + body.len())
-        .expect("every body is a few dozen bytes long");
-    let mut packet = Vec::with_capacity(PACKET_BYTES_MAX);
+        .expect("a body is a few dozen bytes long, or padded to a length of 16 bits");
+    let mut packet = Vec::with_capacity(BODY_OFFSET + body.len());
     packet.extend([0x60, 0, 0, 0]);
     packet.extend(udp_bytes.to_be_bytes());
     // Hop limit 1: such a packet never leaves the tunnel's other end.

@@ -48,6 +48,8 @@ pub(super) struct Probe {
     asked: bool,
     /// The way that it went.
     via: Option<Via>,
+    /// How many bytes it has, if that is what it asks about.
+    size: Option<u16>,
     pub(super) created: Instant,
     /// When it was sent; `None` while it waits for a session.
     sent: Option<Instant>,
@@ -58,8 +60,16 @@ impl Probe {
         Self {
             asked: false,
             via: Some(via),
+            size: None,
             created: now,
             sent: Some(now),
+        }
+    }
+
+    pub(super) const fn of_size(via: Via, size: u16, now: Instant) -> Self {
+        Self {
+            size: Some(size),
+            ..Self::of_way(via, now)
         }
     }
 }
@@ -88,6 +98,7 @@ impl Peer {
         let probe = Probe {
             asked: true,
             via: None,
+            size: None,
             created: now.instant,
             sent: None,
         };
@@ -189,10 +200,15 @@ impl Peer {
             return;
         };
         let rtt = now.instant.saturating_since(sent);
-        self.rtt = Some(rtt);
         let Some(probe) = self.probes.remove(&id) else {
             return;
         };
+        // A large one takes longer than others, and says nothing but that it fits.
+        if let (Some(size), Some(via)) = (probe.size, probe.via) {
+            self.paths.size_answered(via, size, sent);
+            return;
+        }
+        self.rtt = Some(rtt);
         if let Some(via) = probe.via
             && self.paths.answered(via, rtt, now.instant)
         {

@@ -476,7 +476,7 @@ impl Peer {
         self.resume(context, now);
     }
 
-    fn take_way(&mut self, via: Via, rtt: Option<Duration>, context: &Context, now: Instant) {
+    fn take_way(&mut self, via: Via, rtt: Option<Duration>, context: &mut Context, now: Instant) {
         self.paths.established(via, rtt, now);
         self.refresh_way(context);
     }

@@ -14,7 +14,7 @@ use mesh_wire::{
 };
 use rand::RngCore;
 
-use super::{Context, Engine, PeerId, peer::Peer};
+use super::{Context, Engine, Event, PeerId, peer::Peer};
 use crate::{
     Now, Refusal, Remote, Via,
     forwarding::OpenMoon,
@@ -456,11 +456,7 @@ impl Peer {
     /// What frames to this peer need on the way `via`; `None` if the way is not open.
     pub(super) fn resolve(&self, via: Via, context: &Context) -> Option<Way> {
         match via {
-            Via::Direct(remote) => Some(Way {
-                via,
-                remote,
-                header: None,
-            }),
+            Via::Direct(remote) => Some(Way::unmeasured(via, remote)),
             Via::Relay(moon) => {
                 let open = context.moons.open.get(moon.as_bytes())?;
                 let header = Header {
@@ -468,20 +464,29 @@ impl Peer {
                     member: MemberTag::of(self.link.peer.as_bytes()),
                 };
                 Some(Way {
-                    via,
-                    remote: open.remote,
                     header: Some(header.emit()),
+                    ..Way::unmeasured(via, open.remote)
                 })
             }
         }
     }
 
-    /// Shows the data threads the way that packets take.
-    pub(super) fn refresh_way(&mut self, context: &Context) {
+    /// Shows the data threads the way that packets take, and tells what it carries if that changed.
+    pub(super) fn refresh_way(&mut self, context: &mut Context) {
         let way = self
             .paths
             .selected()
             .and_then(|via| self.resolve(via, context));
-        self.link.set_way(way);
+        let measured = |way: Way| match self.speaks_mesh() {
+            true => way.measured(self.paths.mtu()),
+            false => way,
+        };
+        self.link.set_way(way.map(measured));
+        let mtu = self.link.mtu();
+        if self.told_mtu != mtu {
+            self.told_mtu = mtu;
+            let peer = self.key();
+            context.output.event(Event::MtuChanged { peer, mtu });
+        }
     }
 }

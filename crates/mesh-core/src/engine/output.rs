@@ -69,6 +69,14 @@ pub enum Event {
         /// The new bound, and the next process's [`EngineConfig::stamp_floor`](crate::EngineConfig).
         until: Stamp,
     },
+    /// The way to a peer carries packets of another size than before, or another way is taken.
+    MtuChanged {
+        /// Whose.
+        peer: WireguardPublicKey,
+        /// The largest packet that is carried to it, in bytes; [`MTU_BASE`](crate::MTU_BASE) until one is
+        /// proven, and before the first such event.
+        mtu: u16,
+    },
     /// A peer's clock and ours differ by over a minute.
     ClockDiffers {
         /// Whose.

@@ -6,6 +6,7 @@ use std::{
 
 use ipnet::IpNet;
 use mesh_types::{Instant, WireguardPublicKey};
+use rand::RngCore;
 
 use super::{
     Context, Event, PeerConfig,
@@ -19,7 +20,8 @@ use crate::{
     cookie::{Cookie, ReceiverKeys},
     link::{Link, Sent},
     noise::Secret,
-    paths::Paths,
+    packet::Cut,
+    paths::{MTU_BASE, Paths},
     session::Session,
 };
 
@@ -46,6 +48,8 @@ pub(super) struct Peer {
     /// the data threads need not raise a flag for each packet.
     pub(super) keepalive_armed: Option<Instant>,
     pub(super) liveness_armed: Option<Instant>,
+    /// The same for the next look at the size of packets.
+    pub(super) mtu_armed: Option<Instant>,
     /// When a packet or a probe last asked for this peer, apart from what data threads sent.
     pub(super) wanted: Option<Instant>,
     /// The ways to it.
@@ -54,6 +58,8 @@ pub(super) struct Peer {
     pub(super) client: Option<Client>,
     /// When it was last told where we are.
     pub(super) told: Option<Instant>,
+    /// What the owner was last told that the way carries.
+    pub(super) told_mtu: u16,
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
     pub(super) probes: BTreeMap<u64, Probe>,
@@ -104,6 +110,9 @@ pub struct PeerView {
     pub ways: usize,
     /// Cipher and handshake of the current session; `None` without one.
     pub protocol: Option<Protocol>,
+    /// The largest packet that was proven to arrive by this way, in bytes; `None`: none yet, and
+    /// [`MTU_BASE`](crate::MTU_BASE) is promised.
+    pub mtu: Option<u16>,
     /// The last round trip measured, of a handshake or an echo.
     pub rtt: Option<Duration>,
     /// When the current or last session was made, on both clocks.
@@ -154,10 +163,12 @@ impl Peer {
             liveness: Liveness::default(),
             keepalive_armed: None,
             liveness_armed: None,
+            mtu_armed: None,
             wanted: None,
             paths: Paths::default(),
             client: None,
             told: None,
+            told_mtu: MTU_BASE,
             held: VecDeque::new(),
             held_bytes: 0,
             probes: BTreeMap::new(),
@@ -226,12 +237,39 @@ impl Peer {
     }
 
     /// Sends a packet on the current session, or holds it back and wants a session.
-    pub(super) fn send_or_hold(&mut self, packet: &[u8], context: &mut Context, now: Now) {
-        if self.transmit(packet, Sent::Data, context, now) {
-            return;
+    ///
+    /// # Errors
+    ///
+    /// It is larger than the way carries, which is this much, and its sender does not allow it to be cut.
+    pub(super) fn send_or_hold(
+        &mut self,
+        packet: &[u8],
+        context: &mut Context,
+        now: Now,
+    ) -> Result<(), u16> {
+        match self.link.cut(packet, context.rng.next_u32()) {
+            Cut::TooBig(mtu) => return Err(mtu),
+            Cut::Pieces(_) => {}
         }
-        self.hold(packet);
-        self.want(now.instant);
+        if !self.transmit_whole_or_cut(packet, context, now) {
+            self.hold(packet);
+            self.want(now.instant);
+        }
+        Ok(())
+    }
+
+    /// Sends a packet of a program, in pieces if it does not fit one datagram; false if there is no session.
+    fn transmit_whole_or_cut(&mut self, packet: &[u8], context: &mut Context, now: Now) -> bool {
+        if self.link.fits(packet.len()) {
+            return self.transmit(packet, Sent::Data, context, now);
+        }
+        match self.link.cut(packet, context.rng.next_u32()) {
+            Cut::Pieces(pieces) => pieces
+                .iter()
+                .all(|piece| self.transmit(piece, Sent::Data, context, now)),
+            // The way changed while it was held.
+            Cut::TooBig(_) => true,
+        }
     }
 
     /// Seals and sends a packet; false if there is no session for it.
@@ -253,7 +291,7 @@ impl Peer {
         let mut sent = false;
         while let Some(packet) = self.held.pop_front() {
             self.held_bytes -= packet.len();
-            if !self.transmit(&packet, Sent::Data, context, now) {
+            if !self.transmit_whole_or_cut(&packet, context, now) {
                 break;
             }
             sent = true;
@@ -283,6 +321,7 @@ impl Peer {
             via: self.link.via(),
             ways: self.paths.view().len(),
             protocol: self.usable_session(now).map(|session| session.protocol),
+            mtu: self.paths.mtu(),
             rtt: self.rtt,
             last_handshake: self.last_handshake,
             last_traffic: self

@@ -391,11 +391,13 @@ impl Peer {
         let expiry = expiry.min();
         self.watch_keepalive(now);
         self.watch_liveness(now);
+        self.watch_large(now);
         [
             expiry,
             self.attempt_due(now),
             self.keepalive_armed,
             self.liveness_armed,
+            self.mtu_armed,
             self.paths_due(now),
             self.client.as_ref().map(super::moons::Client::due),
         ]
@@ -432,6 +434,17 @@ impl Peer {
             Some(_) => due.or(Some(now + UNRESPONSIVE_AFTER)),
             None => [due, armed].into_iter().flatten().min(),
         };
+    }
+
+    /// The same for packets of a size that not every way carries, which agents alone can be asked about.
+    fn watch_large(&mut self, now: Instant) {
+        if !self.speaks_mesh() {
+            return;
+        }
+        // When they are looked at next, is the path agent's to say.
+        let armed = self.mtu_armed.filter(|at| *at > now);
+        self.link.large.watch(armed.is_some());
+        self.mtu_armed = armed;
     }
 
     /// Whether a mesh peer is being sent data.

@@ -7,14 +7,15 @@ use std::{
 };
 
 use mesh_types::Instant;
-use mesh_wire::tunnel::{CANDIDATES_MAX, TunnelMessage};
+use mesh_wire::tunnel::{self, CANDIDATES_MAX, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, agents::Probe, peer::Peer};
 use crate::{
     Now, Via,
     link::{Sent, Way},
-    paths::{Facts, Origin, is_warm},
+    packet::clamp,
+    paths::{Facts, MTU_CHECK, Origin, is_warm},
 };
 
 /// How often a peer is told where this node may be reached, at most.
@@ -32,6 +33,8 @@ impl Peer {
                 .max(self.link.last_data_received.get()),
             silent_since: self.link.unanswered.get().filter(|_| session),
             sent: self.link.last_data_sent.get(),
+            received: self.link.last_data_received.get(),
+            large: self.link.large.get().is_some(),
         }
     }
 
@@ -70,6 +73,13 @@ impl Peer {
         for via in due.probes {
             self.probe_way(via, context, now);
         }
+        if due.checked {
+            self.link.large.clear();
+            self.mtu_armed = Some(now.instant + MTU_CHECK);
+        }
+        for size in due.sizes {
+            self.probe_size(size, context, now);
+        }
         self.refresh_way(context);
         self.check_grant(context, now);
     }
@@ -84,6 +94,26 @@ impl Peer {
         self.paths.probed(via, now.instant);
         if self.say_via(request, via, Sent::Probe, context, now) {
             self.remember_probe(id, Probe::of_way(via, now.instant));
+        }
+    }
+
+    /// Sends an echo of so many bytes by the way in use: only one that arrives is answered.
+    fn probe_size(&mut self, size: u16, context: &mut Context, now: Now) {
+        let Some(via) = self.paths.selected() else {
+            return;
+        };
+        let Some(way) = self.resolve(via, context) else {
+            return;
+        };
+        let id = context.rng.next_u64();
+        let request = TunnelMessage::EchoRequest {
+            id,
+            wall_millis: now.wall.as_millis(),
+        };
+        let packet = tunnel::emit_padded(request, context.agent_address, size);
+        let way = Way { fit: size, ..way };
+        if self.transmit_by(&way, &packet, Sent::Probe, context, now) {
+            self.remember_probe(id, Probe::of_size(via, size, now.instant));
         }
     }
 
@@ -159,11 +189,13 @@ impl Peer {
             frame[..offset].copy_from_slice(header);
         }
         let sealed = &mut frame[offset..];
-        sealed[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
-        if session.seal(sealed, packet.len(), now.instant).is_err() {
+        let inner = &mut sealed[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()];
+        inner.copy_from_slice(packet);
+        clamp(inner, way.mtu);
+        let Ok(bytes) = session.seal(sealed, packet.len(), way.fit.into(), now.instant) else {
             return false;
-        }
-        let bytes = sealed.len();
+        };
+        frame.truncate(offset + bytes);
         self.link.note_sent(session, bytes, kind, now.instant);
         context.output.transmit(way.remote, frame);
         true

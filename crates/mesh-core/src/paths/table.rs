@@ -9,6 +9,7 @@ use std::{
 
 use mesh_types::Instant;
 
+use super::mtu::Mtu;
 use crate::{Carrier, Remote, Via};
 
 /// When a way that never answered is probed, after it was heard of. Both sides do so at about the same
@@ -68,6 +69,8 @@ pub(super) struct Way {
     pub(super) owed: u32,
     /// The burst under way: when it began and how many of it are sent.
     pub(super) burst: Option<(Instant, usize)>,
+    /// How large packets may be.
+    pub(super) mtu: Mtu,
 }
 
 /// The ways by what they lead through.
@@ -210,7 +213,7 @@ impl Table {
 }
 
 impl Way {
-    const fn new(origin: Origin, now: Instant) -> Self {
+    fn new(origin: Origin, now: Instant) -> Self {
         Self {
             origin,
             rtt: None,
@@ -218,6 +221,7 @@ impl Way {
             waiting: Vec::new(),
             owed: 0,
             burst: Some((now, 0)),
+            mtu: Mtu::default(),
         }
     }
 

@@ -57,6 +57,8 @@ impl Pair {
             traffic: self.traffic,
             silent_since: self.silent_since,
             sent: self.traffic,
+            received: None,
+            large: false,
         }
     }
 

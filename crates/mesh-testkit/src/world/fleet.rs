@@ -14,6 +14,9 @@ use crate::packets;
 /// What every payload begins with.
 const MARKER: &[u8; 8] = b"payload:";
 
+/// An IPv6 header, the marker and a number.
+const PACKET_BYTES_MIN: usize = 40 + 8 + 8;
+
 /// One way, over the lines between a host and its site, and between a site and the one above.
 const LAN_LATENCY: Duration = Duration::from_millis(1);
 const UPLINK_LATENCY: Duration = Duration::from_millis(10);
@@ -172,11 +175,17 @@ impl Fleet {
 
     /// Sends a packet of its own from one machine to another, and returns its number.
     pub fn send(&mut self, from: HostId, to: HostId) -> u64 {
+        self.send_sized(from, to, 0)
+    }
+
+    /// As [`Fleet::send`], with a packet of so many bytes, if that is more than it needs.
+    pub fn send_sized(&mut self, from: HostId, to: HostId, bytes: usize) -> u64 {
         self.packets += 1;
         if !self.runs(from) {
             return self.packets;
         }
-        let payload = [MARKER.as_slice(), &self.packets.to_be_bytes()].concat();
+        let filler = vec![0; bytes.saturating_sub(PACKET_BYTES_MIN)];
+        let payload = [MARKER.as_slice(), &filler, &self.packets.to_be_bytes()].concat();
         let (source, destination) = (self.address(from), self.address(to));
         let packet = packets::ipv6(source, destination, &payload);
         let at_once = self.machines[from.0].node.send(&packet, self.now);
@@ -264,6 +273,23 @@ impl Fleet {
     pub fn view(&self, host: HostId, other: HostId) -> Option<(PeerState, Option<Via>)> {
         let key = self.machines[other.0].key();
         self.machines[host.0].view_of(&key, self.now)
+    }
+
+    /// The largest packet that is proven to go from a machine to another by the way in use.
+    pub fn mtu(&self, host: HostId, other: HostId) -> Option<u16> {
+        let key = self.machines[other.0].key();
+        let node = &self.machines[host.0].node;
+        node.engine.peer(&key, node.clock(self.now))?.mtu
+    }
+
+    /// When a machine was told that a packet of its own is too big, and what fits; told no more.
+    pub fn take_too_big(&mut self, host: HostId) -> Vec<(Instant, u16)> {
+        std::mem::take(&mut self.machines[host.0].node.too_big)
+    }
+
+    /// How many packets a machine sent in pieces.
+    pub fn cut(&self, host: HostId) -> u64 {
+        self.machines[host.0].node.cut
     }
 
     /// Whether a way leads through this moon.
