@@ -105,7 +105,7 @@ fn bring_up(
         links.set_mtu(index, mtu)?;
         links.set_up(index, true)?;
         links.add_address(index, IpNet::new(own.address.into(), 128)?)?;
-        links.add_route(index, IpNet::new(other.address.into(), 128)?, None)?;
+        links.add_route(index, IpNet::new(other.address.into(), 128)?, None, None)?;
         Ok(())
     })?;
     Ok(process)

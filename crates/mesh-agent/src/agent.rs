@@ -204,9 +204,18 @@ impl Agent {
         // Who is gone is cut off before anything else.
         self.overlay.apply_roster(&roster, &self.public);
         if let Some(device) = &self.device {
-            device.apply(&self.config(), &self.public.node_id(), &roster);
+            let mtus = self.overlay.mtus.borrow().clone();
+            device.apply(&self.config(), &self.public.node_id(), &roster, &mtus);
         }
         self.roster.send_replace(Some(roster));
+    }
+
+    /// Gives the device what is known of the ways to peers.
+    pub(crate) fn apply_mtus(&self) {
+        if let (Some(device), Some(roster)) = (&self.device, self.roster()) {
+            let mtus = self.overlay.mtus.borrow().clone();
+            device.apply(&self.config(), &self.public.node_id(), &roster, &mtus);
+        }
     }
 
     /// Hears of a serial. Wakes whoever can ask for the roster, if it is higher than that in force.

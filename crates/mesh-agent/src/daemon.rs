@@ -35,7 +35,7 @@ use crate::{
     config::Config,
     control,
     dataplane::Threads,
-    device::Device,
+    device::{self, Device},
     gossip,
     handover::{self, Inheritance},
     local,
@@ -216,6 +216,7 @@ async fn serve(
     });
     tasks.spawn(control::supervise(agent.clone()));
     tasks.spawn(underlay::watch(agent.clone()));
+    tasks.spawn(device::follow_mtus(agent.clone()));
     tasks.spawn(rumours::act(agent.clone(), news));
     tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(names::serve(agent.clone()));

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{Opened, Remote, Route};
+use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, too_big};
 use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
@@ -37,9 +37,8 @@ use crate::{
 /// the first one waits tens of microseconds at most.
 const BATCH_PACKETS: usize = 64;
 
-/// The largest packet that the TUN gives, in bytes: any MTU up to that of Ethernet, until larger
-/// ones are proven.
-const PACKET_BYTES_MAX: usize = 1500;
+/// The largest packet that the TUN gives, in bytes: its MTU.
+const PACKET_BYTES_MAX: usize = MTU_MAX as usize;
 
 /// Room in front of a packet, for its own header and a relay's.
 const HEAD_ROOM: usize = relay::HEADER_BYTES + DATA_HEADER_BYTES;
@@ -137,6 +136,7 @@ fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<
 fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
     let mut batch = PacketBatch::new(BATCH_PACKETS, PACKET_BYTES_MAX, HEAD_ROOM, TAIL_ROOM);
     let mut sending = SendBatch::new();
+    let mut misfits = Misfits::default();
     while !stop.is_stopped() {
         pulse.beat(Part::Outbound);
         if tun.recv(&mut batch)? == 0 {
@@ -152,6 +152,10 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
                 route = overlay.forwarding.route(packet);
             }
             let sealed = match &route {
+                Some(route) if !route.fits(packet_bytes) => {
+                    misfits.send(route, packet, overlay, tun, now)?;
+                    continue;
+                }
                 Some(route) => {
                     let (relayed, message) = slot.split_at_mut(relay::HEADER_BYTES);
                     let message = &mut message[..data_message_bytes(packet_bytes)];
@@ -167,7 +171,10 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
             };
             let Some((remote, frame)) = sealed else {
                 route = None;
-                overlay.handle_packet(&slot[HEAD_ROOM..HEAD_ROOM + packet_bytes]);
+                let packet = &slot[HEAD_ROOM..HEAD_ROOM + packet_bytes];
+                if let Err(mtu) = overlay.handle_packet(packet) {
+                    misfits.tell(packet, mtu, tun, now)?;
+                }
                 continue;
             };
             let Remote::Udp(endpoint) = remote else {
@@ -186,6 +193,63 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
         }
     }
     Ok(())
+}
+
+/// Packets from the TUN that do not fit one datagram of their way.
+#[derive(Default)]
+struct Misfits {
+    /// How many were cut.
+    cut: u32,
+    answers: AnswerRate,
+}
+
+impl Misfits {
+    /// Sends a packet in pieces, or tells its sender that it is too big.
+    #[cold]
+    fn send(
+        &mut self,
+        route: &Route,
+        packet: &[u8],
+        overlay: &Overlay,
+        tun: &Tun,
+        now: Instant,
+    ) -> io::Result<()> {
+        self.cut = self.cut.wrapping_add(1);
+        match route.cut(packet, overlay.first_cut.wrapping_add(self.cut)) {
+            Cut::Pieces(pieces) => {
+                for piece in &pieces {
+                    send_one(route, piece, overlay, now);
+                }
+                Ok(())
+            }
+            Cut::TooBig(mtu) => self.tell(packet, mtu, tun, now),
+        }
+    }
+
+    /// Tells the sender of a packet what its way carries.
+    #[cold]
+    fn tell(&mut self, packet: &[u8], mtu: u16, tun: &Tun, now: Instant) -> io::Result<()> {
+        if let Some(answer) = too_big(packet, mtu)
+            && self.answers.allow(now)
+        {
+            tun.send([answer.as_slice()])?;
+        }
+        Ok(())
+    }
+}
+
+/// Seals a packet and sends it at once.
+fn send_one(route: &Route, packet: &[u8], overlay: &Overlay, now: Instant) {
+    let header = route.relay_header().map_or(&[][..], |header| header);
+    let mut frame = header.to_vec();
+    frame.resize(header.len() + data_message_bytes(packet.len()), 0);
+    let message = &mut frame[header.len()..];
+    message[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(packet);
+    // A session that ended in between loses a piece, as a network may.
+    if let Ok(length) = route.seal(message, packet.len(), now) {
+        frame.truncate(header.len() + length);
+        overlay.send(route.remote(), &frame);
+    }
 }
 
 /// From the network to the TUN.

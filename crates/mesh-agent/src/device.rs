@@ -1,24 +1,29 @@
 //! The TUN device with the machine's address and the network's route.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
+use mesh_core::{MTU_BASE, MTU_MAX};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_os::{
     link::{InterfaceConfig, LinkError, Links},
     tun::{CreateTunError, Tun},
 };
-use mesh_types::NodeId;
+use mesh_types::{MemberKey, NodeId, WireguardPublicKey};
 use tracing::{debug, error, info, warn};
 
-use crate::{chain, config::Config, handover::Inheritance, view};
+use crate::{agent::Agent, chain, config::Config, handover::Inheritance, view};
 
-/// The inner MTU until a path proves more, in bytes: the least that IPv6 allows (RFC 8200 section 5), which
-/// any underlay carries with WireGuard's and its own headers around it.
-const MTU: u32 = 1280;
+/// The least that a route of IPv4 is said to carry, in bytes, as Linux has it (`min_pmtu`): smaller pieces are
+/// the agent's to cut.
+const MTU_MIN_V4: u16 = 552;
+
+/// What the ways to peers carry, where that is not [`MTU_BASE`].
+type Mtus = BTreeMap<WireguardPublicKey, u16>;
 
 /// Packets that wait in the device at most: a second of 1 000 a second while one process ends and the next
 /// begins, and no more than a few milliseconds at full speed. Set before the device is up: later the kernel
@@ -74,7 +79,7 @@ impl Device {
             source,
         };
         let mut links = Links::open().map_err(failed)?;
-        let interface = interface_config(config, own, roster);
+        let interface = interface_config(config, own, roster, &Mtus::new());
         if is_new {
             links
                 .set_queue(tun.index(), QUEUE_PACKETS)
@@ -87,15 +92,24 @@ impl Device {
         })
     }
 
-    /// Gives the device what `roster` says, if it is something else than it has.
-    pub(crate) fn apply(&self, config: &Config, own: &NodeId, roster: &Roster) {
-        let wanted = interface_config(config, own, Some(roster));
+    /// Gives the device what `roster` says and what is known of peers' ways, if it is something else than it
+    /// has.
+    pub(crate) fn apply(&self, config: &Config, own: &NodeId, roster: &Roster, mtus: &Mtus) {
+        let wanted = interface_config(config, own, Some(roster), mtus);
         let mut configured = self.lock();
-        if wanted == configured.interface {
+        let before = std::mem::replace(&mut configured.interface, wanted);
+        let Configured { links, interface } = &mut *configured;
+        if *interface == before {
             return;
         }
-        configured.interface = wanted;
-        configured.configure(self.tun.index());
+        let index = self.tun.index();
+        if interface.addresses != before.addresses {
+            configured.configure(index);
+        } else if let Err(error) = links.change_routes(index, &before, interface) {
+            // Somebody else changed them, or took the device down.
+            debug!(error = chain(&error), "could not change a route");
+            configured.configure(index);
+        }
     }
 
     /// Gives the device back what it lost, if it is up: somebody took it down in between, or what it was
@@ -172,7 +186,22 @@ fn addresses(config: &Config, own: &NodeId, roster: Option<&Roster>) -> Vec<IpAd
     }
 }
 
-fn interface_config(config: &Config, own: &NodeId, roster: Option<&Roster>) -> InterfaceConfig {
+/// Keeps the routes to peers as their ways are, for ever.
+pub(crate) async fn follow_mtus(agent: Arc<Agent>) {
+    let mut mtus = agent.overlay.mtus.subscribe();
+    while mtus.changed().await.is_ok() {
+        agent.apply_mtus();
+    }
+}
+
+/// The device takes the largest packets that are carried anywhere. How much goes to a peer is its route's to
+/// say: the network's says what every way carries, and a peer whose way carries another size has one of its own.
+fn interface_config(
+    config: &Config,
+    own: &NodeId,
+    roster: Option<&Roster>,
+    mtus: &Mtus,
+) -> InterfaceConfig {
     let addresses = addresses(config, own, roster);
     let mut routes = Vec::new();
     // A route without an address of its own would lead packets astray with a source of the underlay.
@@ -186,6 +215,10 @@ fn interface_config(config: &Config, own: &NodeId, roster: Option<&Roster>) -> I
                 .map(IpNet::from),
         );
     }
+    let mut routes: BTreeMap<IpNet, u32> = routes
+        .into_iter()
+        .map(|route| (route, MTU_BASE.into()))
+        .collect();
     let others = roster.iter().flat_map(|roster| roster.members().values());
     for member in others.filter(|member| view::not_tried(member).is_none()) {
         // Without an address of the family a packet would leave with one of the underlay.
@@ -195,14 +228,38 @@ fn interface_config(config: &Config, own: &NodeId, roster: Option<&Roster>) -> I
                 .any(|ip| ip.is_ipv4() == route.addr().is_ipv4())
         };
         let foreign = |route: &IpNet| !addresses.contains(&route.addr());
-        routes
-            .extend(host_routes(&member.routes).filter(|route| reachable(route) && foreign(route)));
+        let mtu = member
+            .public_key
+            .as_ref()
+            .map(MemberKey::wireguard)
+            .and_then(|key| mtus.get(&key).copied());
+        // With what every way carries, the network's route is enough.
+        let own = [
+            Some(IpAddr::from(member.address)),
+            member.ipv4.map(IpAddr::from),
+        ];
+        let own = own.into_iter().flatten().map(IpNet::from);
+        let own = own.filter(|_| mtu.is_some());
+        let all = host_routes(&member.routes).chain(own);
+        for route in all.filter(|route| reachable(route) && foreign(route)) {
+            routes.insert(route, route_mtu(route, mtu.unwrap_or(MTU_BASE)));
+        }
     }
     InterfaceConfig {
-        mtu: MTU,
+        mtu: MTU_MAX.into(),
         addresses,
         routes,
     }
+}
+
+/// What a route says, where the way carries `mtu` bytes whole. IPv6 knows no less than [`MTU_BASE`], which
+/// goes in pieces where it must.
+fn route_mtu(route: IpNet, mtu: u16) -> u32 {
+    let least = match route {
+        IpNet::V4(_) => MTU_MIN_V4,
+        IpNet::V6(_) => MTU_BASE,
+    };
+    mtu.max(least).into()
 }
 
 /// Routes of a single address: the machine itself answers to it, as to the one it had in another network.
@@ -260,16 +317,49 @@ mod tests {
         let cinnabar = fleet.seed_of("cinnabar").public().node_id();
         let config = config(&fleet, "");
         let roster = fleet.roster(1);
-        let interface = |own, roster| interface_config(&config, own, Some(roster));
+        let interface = |own, roster| interface_config(&config, own, Some(roster), &Mtus::new());
         assert!(interface(&stranger, &roster).routes.is_empty());
         let route = IpNet::from(network().prefix().net());
-        assert_eq!(interface(&cinnabar, &roster).routes, [route]);
-        assert_eq!(interface(&cinnabar, &roster).mtu, 1280);
+        assert_eq!(interface(&cinnabar, &roster).routes, base(&[route]));
+        assert_eq!(interface(&cinnabar, &roster).mtu, 8940);
 
         // The pool's route comes with the address in it, and changes without it.
         fleet.member_mut("cinnabar").ipv4 = Some("10.1.0.2".parse().unwrap());
         let pool = "10.1.0.0/16".parse().unwrap();
-        assert_eq!(interface(&cinnabar, &fleet.roster(2)).routes, [route, pool]);
+        assert_eq!(
+            interface(&cinnabar, &fleet.roster(2)).routes,
+            base(&[route, pool])
+        );
+    }
+
+    /// Routes that say what every way carries.
+    fn base(routes: &[IpNet]) -> BTreeMap<IpNet, u32> {
+        routes.iter().map(|route| (*route, 1280)).collect()
+    }
+
+    #[test]
+    fn a_peer_whose_way_carries_another_size_has_routes_of_its_own() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        fleet.member_mut("cinnabar").ipv4 = Some("10.1.0.1".parse().unwrap());
+        fleet.member_mut("galena").ipv4 = Some("10.1.0.2".parse().unwrap());
+        let old: IpNet = "fd80:56c2:e21c::1/128".parse().unwrap();
+        fleet.member_mut("galena").routes = vec![old];
+        let own = IpNet::from(IpAddr::from(fleet.member_mut("galena").address));
+        let own4: IpNet = "10.1.0.2/32".parse().unwrap();
+        let roster = fleet.roster(1);
+        let cinnabar = fleet.seed_of("cinnabar").public().node_id();
+        let galena = fleet.seed_of("galena").public().wireguard();
+        let config = config(&fleet, "");
+        let interface = |mtus| interface_config(&config, &cinnabar, Some(&roster), &mtus);
+
+        let nothing_known = interface(Mtus::new()).routes;
+        assert!(!nothing_known.contains_key(&own) && !nothing_known.contains_key(&own4));
+        assert_eq!(nothing_known[&old], 1280);
+        for (mtu, v6, v4) in [(1420, 1420, 1420), (1220, 1280, 1220), (496, 1280, 552)] {
+            let routes = interface(Mtus::from([(galena, mtu)])).routes;
+            assert_eq!((routes[&own], routes[&old], routes[&own4]), (v6, v6, v4));
+            assert_eq!(routes.len(), nothing_known.len() + 2);
+        }
     }
 
     #[test]
@@ -282,11 +372,11 @@ mod tests {
         let config = config(&fleet, "");
         let interface = |name| {
             let own = fleet.seed_of(name).public().node_id();
-            interface_config(&config, &own, Some(&roster))
+            interface_config(&config, &own, Some(&roster), &Mtus::new())
         };
         let prefix = IpNet::from(network().prefix().net());
         assert_eq!(interface("galena").addresses[1..], [old.addr()]);
-        assert_eq!(interface("galena").routes, [prefix]);
-        assert_eq!(interface("cinnabar").routes, [prefix, old]);
+        assert_eq!(interface("galena").routes, base(&[prefix]));
+        assert_eq!(interface("cinnabar").routes, base(&[prefix, old]));
     }
 }

@@ -12,8 +12,8 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, Now, PeerState, PeerView, Received, Remote,
-    Stamp, TakeOverError, TakenOver, Via,
+    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Now, PacketRefused, PeerState,
+    PeerView, Received, Remote, Stamp, TakeOverError, TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -79,6 +79,10 @@ pub(crate) struct Overlay {
     pub(crate) streams: Streams,
     /// The moons that are asked to relay for this machine, and what each is reached by.
     pub(crate) moons: watch::Sender<Vec<(WireguardPublicKey, Option<Remote>)>>,
+    /// What the ways to peers carry, where that is not [`MTU_BASE`].
+    pub(crate) mtus: watch::Sender<BTreeMap<WireguardPublicKey, u16>>,
+    /// Where the numbers of packets that are cut begin, so that two processes' differ.
+    pub(crate) first_cut: u32,
     state: Mutex<State>,
     news: mpsc::Sender<News>,
     /// The thread that runs the engine's timers.
@@ -110,7 +114,7 @@ impl Overlay {
             agent_address,
             seed,
             stamp_floor,
-            large_packets: false,
+            large_packets: true,
         };
         let engine = Engine::new(config, now());
         let (news, receiver) = mpsc::channel(NEWS_MAX);
@@ -120,6 +124,8 @@ impl Overlay {
             moon: Moon::new(),
             streams: Streams::default(),
             moons: watch::Sender::default(),
+            mtus: watch::Sender::default(),
+            first_cut: rand::rngs::OsRng.next_u32(),
             state: Mutex::new(State {
                 engine,
                 directory: Directory::default(),
@@ -140,6 +146,11 @@ impl Overlay {
         let relay_server = self.moon.apply_roster(roster, own);
         self.streams
             .retain(|peer| peers.iter().any(|(_, config)| config.key == *peer));
+        self.mtus.send_if_modified(|mtus| {
+            let before = mtus.len();
+            mtus.retain(|peer, _| peers.iter().any(|(_, config)| config.key == *peer));
+            mtus.len() != before
+        });
         self.with(|state, now| {
             state.directory.replace(&peers);
             state.epoch = Some((roster.head().serial, roster.head_hash().0));
@@ -261,12 +272,19 @@ impl Overlay {
     }
 
     /// A packet from the TUN for which there is no session.
-    pub(crate) fn handle_packet(&self, packet: &[u8]) {
-        self.with(|state, now| {
-            if let Err(refused) = state.engine.handle_packet(packet, now) {
+    ///
+    /// # Errors
+    ///
+    /// It is larger than this, which is what its way carries: its sender is to be told.
+    pub(crate) fn handle_packet(&self, packet: &[u8]) -> Result<(), u16> {
+        self.with(|state, now| match state.engine.handle_packet(packet, now) {
+            Ok(()) => Ok(()),
+            Err(PacketRefused::TooBig(mtu)) => Err(mtu),
+            Err(refused) => {
                 trace!(%refused, "packet dropped");
+                Ok(())
             }
-        });
+        })
     }
 
     /// A datagram that is no transport message.
@@ -398,6 +416,17 @@ impl Overlay {
                     info!(%peer, "peer does not answer");
                 }
             }
+            Event::MtuChanged { peer, mtu } => {
+                if let Some(peer) = name(state, &peer) {
+                    debug!(%peer, mtu, "size of packets changed");
+                }
+                self.mtus.send_modify(|mtus| {
+                    match mtu {
+                        MTU_BASE => mtus.remove(&peer),
+                        mtu => mtus.insert(peer, mtu),
+                    };
+                });
+            }
             Event::ClockDiffers { peer, ahead_millis } => {
                 if let Some(peer) = name(state, &peer) {
                     warn!(%peer, ahead_millis, "clocks differ");
@@ -481,6 +510,7 @@ fn link(view: &PeerView, relay: Option<MachineName>, now: Instant) -> Link {
         endpoint: view.via.and_then(Via::udp),
         relay,
         ways: view.ways,
+        mtu: view.mtu.unwrap_or(MTU_BASE),
         phase,
         last_handshake: last_handshake.map(since),
         rtt: view.rtt,

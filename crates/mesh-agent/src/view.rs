@@ -45,6 +45,8 @@ pub(crate) struct Link {
     pub(crate) relay: Option<MachineName>,
     /// How many ways may be tried.
     pub(crate) ways: usize,
+    /// The largest packet that goes by it, in bytes; 0: there is no way.
+    pub(crate) mtu: u16,
     /// What goes on with it.
     pub(crate) phase: Phase,
     /// Time since the last completed handshake.
@@ -171,12 +173,14 @@ pub(crate) fn peer(member: &Member, link: Option<&Link>, scene: &Scene) -> PeerS
     let connected = state == PeerState::Connected;
     let in_use = connected || (state == PeerState::Idle && link.last_handshake.is_some());
     let last_handshake_seconds = link.last_handshake.map(|age| age.as_secs());
+    let path = link.path().filter(|_| in_use);
     PeerStatus {
         name: member.name.clone(),
         address: member.address,
         ipv4: member.ipv4,
         tags: member.tags.clone(),
-        path: link.path().filter(|_| in_use),
+        path,
+        mtu: path.map(|_| link.mtu),
         endpoint: link.endpoint,
         relay: link.relay,
         rtt_micros: link.rtt.map(micros),

@@ -169,6 +169,10 @@ pub struct PeerStatus {
     pub tags: Vec<String>,
     /// How packets reach it; `None`: they do not.
     pub path: Option<PathKind>,
+    /// The largest packet that goes by this path whole, in bytes: 1280, until more or less is proven. `None`:
+    /// there is no path, or the agent is of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// The underlay endpoint in use; `None`: none, or a moon relays.
     pub endpoint: Option<SocketAddr>,
     /// The moon that relays; `None`: none does.

@@ -149,7 +149,7 @@ impl Members {
         let index = index_of(interface)?;
         for address in self.addresses(number) {
             links.add_address(index, address)?;
-            links.add_route(index, address.trunc(), Some(address.addr()))?;
+            links.add_route(index, address.trunc(), Some(address.addr()), None)?;
         }
         Ok(())
     }

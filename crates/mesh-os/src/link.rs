@@ -4,7 +4,7 @@
 //! `darwin` (ioctl and the route socket). Changing anything
 //! needs CAP_NET_ADMIN or root, looking does not.
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -26,12 +26,13 @@ pub use system::Links;
 /// What an interface is to have, no more and no less.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceConfig {
-    /// Its MTU in bytes.
+    /// The largest packet that it takes, in bytes.
     pub mtu: u32,
     /// Its addresses, each for itself (/128 and /32), without duplicate address detection.
     pub addresses: Vec<IpAddr>,
-    /// What is reached through it. Packets leave with the first of `addresses` of the same family.
-    pub routes: Vec<IpNet>,
+    /// What is reached through it, and the largest packet that goes there, in bytes. Packets leave with the
+    /// first of `addresses` of the same family.
+    pub routes: BTreeMap<IpNet, u32>,
 }
 
 /// Why the network was not configured or read.
@@ -69,12 +70,12 @@ impl Links {
         for address in added.clone() {
             self.add_address(index, *address)?;
         }
-        for route in &config.routes {
-            self.add_route(index, *route, config.source_for(*route))?;
+        for route in config.routes.keys() {
+            self.set_route(index, config, *route)?;
         }
         for route in self.routes(index)? {
             let own = wanted.contains(&route);
-            if !own && !config.routes.contains(&route) {
+            if !own && !config.routes.contains_key(&route) {
                 self.remove_route(index, route)?;
             }
         }
@@ -85,12 +86,47 @@ impl Links {
         let present = self.routes(index)?;
         let missing = config
             .routes
-            .iter()
+            .keys()
             .filter(|route| !present.contains(route));
         for route in missing {
-            self.add_route(index, *route, config.source_for(*route))?;
+            self.set_route(index, config, *route)?;
         }
         self.wait_delivered(&added.copied().collect::<Vec<_>>())
+    }
+
+    /// Gives interface `index`, configured with `before`, the routes of `config`, whose addresses are the same:
+    /// only those that differ are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] names the first step that failed; those before it are done.
+    pub fn change_routes(
+        &mut self,
+        index: u32,
+        before: &InterfaceConfig,
+        config: &InterfaceConfig,
+    ) -> Result<(), LinkError> {
+        for (route, mtu) in &config.routes {
+            if before.routes.get(route) != Some(mtu) {
+                self.set_route(index, config, *route)?;
+            }
+        }
+        for route in before.routes.keys() {
+            if !config.routes.contains_key(route) {
+                self.remove_route(index, *route)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_route(
+        &mut self,
+        index: u32,
+        config: &InterfaceConfig,
+        route: IpNet,
+    ) -> Result<(), LinkError> {
+        let mtu = config.routes.get(&route).copied();
+        self.add_route(index, route, config.source_for(route), mtu)
     }
 
     /// Whether interface `index` is up and lacks an address or a route of `config`. Who takes an interface
@@ -106,7 +142,7 @@ impl Links {
         let (addresses, routes) = (self.addresses(index)?, self.routes(index)?);
         let has_address = |ip: &IpAddr| addresses.contains(&IpNet::from(*ip));
         Ok(!config.addresses.iter().all(has_address)
-            || !config.routes.iter().all(|route| routes.contains(route)))
+            || !config.routes.keys().all(|route| routes.contains(route)))
     }
 
     /// The machine's own addresses under which others may reach it: of interfaces that are up and are

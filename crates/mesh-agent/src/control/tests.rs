@@ -361,7 +361,7 @@ async fn a_peer_that_was_wanted_before_a_controller_answered_is_asked_for_then()
     );
     // No timer of the engine runs here, and nobody hears it ask: the task has to by itself.
     let packet = crate::testing::packet(&fleet, "galena", "pyrite");
-    agent.overlay.handle_packet(&packet);
+    agent.overlay.handle_packet(&packet).unwrap();
     find_endpoints(agent.clone(), name("pyrite")).await;
     let ways = || agent.overlay.links()[&name("pyrite")].ways;
     assert_eq!(ways(), 0);

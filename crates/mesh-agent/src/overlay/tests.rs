@@ -161,7 +161,7 @@ async fn a_packet_waits_for_an_endpoint_and_arrives() {
     let fleet = Fleet::new(&["cinnabar", "galena"]);
     let (a, b) = pair(&fleet);
     let sent = packet(&fleet, "cinnabar", "galena");
-    a.overlay.handle_packet(&sent);
+    a.overlay.handle_packet(&sent).unwrap();
     let wanted = name("galena");
     a.hear(&News::NeedEndpoints(wanted.clone())).await;
     a.overlay.add_candidates(&wanted, &[b.endpoint()]);
@@ -181,7 +181,8 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
     let endpoint = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
     a.overlay.add_candidates(&name("galena"), &[endpoint]);
     a.overlay
-        .handle_packet(&packet(&fleet, "cinnabar", "galena"));
+        .handle_packet(&packet(&fleet, "cinnabar", "galena"))
+        .unwrap();
     let answer = packet(&fleet, "galena", "cinnabar");
     // Nothing runs b's timers, as none may have run when the system answers a packet from the TUN.
     let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
@@ -273,7 +274,8 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
     b.apply_roster(&fleet.roster(7), &fleet.seed_of("galena").public());
     let at_b = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
     a.add_candidates(&name("galena"), &[at_b]);
-    a.handle_packet(&packet(&fleet, "cinnabar", "galena"));
+    a.handle_packet(&packet(&fleet, "cinnabar", "galena"))
+        .unwrap();
     // No timers run, and A is called for what it receives only: here, for the response.
     let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
     let mut receive = |overlay: &Overlay| {
@@ -333,7 +335,9 @@ async fn machines_that_know_only_the_moon_reach_each_other_until_one_is_removed(
     }
     let relaying = || moon.overlay.moon.status().expect("a controller relays");
     until("both are clients", || relaying().clients == 2).await;
-    a.overlay.handle_packet(&packet(&fleet, "galena", "pyrite"));
+    a.overlay
+        .handle_packet(&packet(&fleet, "galena", "pyrite"))
+        .unwrap();
     let got = b.packets.recv_timeout(DEADLINE).unwrap();
     assert_eq!(got, packet(&fleet, "galena", "pyrite"));
     assert!(relaying().relayed_frames >= 2, "{:?}", relaying());
@@ -405,7 +409,9 @@ async fn is_reached_through_its_stream(carrier: Carrier) {
         a.overlay.moons.borrow()[..],
         [(_, Some(Remote::Stream(_)))]
     ));
-    b.overlay.handle_packet(&packet(&fleet, "pyrite", "galena"));
+    b.overlay
+        .handle_packet(&packet(&fleet, "pyrite", "galena"))
+        .unwrap();
     let got = a.packets.recv_timeout(DEADLINE).unwrap();
     assert_eq!(got, packet(&fleet, "pyrite", "galena"));
 

@@ -11,6 +11,9 @@ const _: () = {
     assert!(offset_of!(libc::rt_msghdr, rtm_addrs) == 12);
     assert!(offset_of!(libc::rt_msghdr, rtm_seq) == 20);
     assert!(offset_of!(libc::rt_msghdr, rtm_errno) == 24);
+    assert!(offset_of!(libc::rt_msghdr, rtm_inits) == route::INITS.start);
+    let metrics = offset_of!(libc::rt_msghdr, rtm_rmx);
+    assert!(metrics + offset_of!(libc::rt_metrics, rmx_mtu) == route::METRIC_MTU.start);
     assert!(size_of::<libc::if_msghdr>() == route::INTERFACE_HEADER_BYTES);
     assert!(offset_of!(libc::if_msghdr, ifm_flags) == 8);
     assert!(offset_of!(libc::if_msghdr, ifm_index) == 12);

@@ -41,6 +41,11 @@ const RTF_BROADCAST: u32 = 0x40_0000;
 const RTF_MULTICAST: u32 = 0x80_0000;
 const RTF_IFSCOPE: u32 = 0x100_0000;
 
+/// Which metrics a message sets, and where: `rtm_inits`, and `rmx_mtu` behind `rmx_locks` in `rtm_rmx`.
+const RTV_MTU: u32 = 0x1;
+pub(super) const INITS: std::ops::Range<usize> = 32..36;
+pub(super) const METRIC_MTU: std::ops::Range<usize> = 40..44;
+
 /// Bits of the addresses (`RTAX_*`).
 const DST: usize = 0;
 const GATEWAY: usize = 1;
@@ -56,6 +61,8 @@ pub(crate) struct Change {
     pub(crate) via: Via,
     /// The address that packets leave with, where it is not to be the interface's first.
     pub(crate) source: Option<IpAddr>,
+    /// The largest packet that goes there, where it is not to be what the interface takes.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// What is to become of a route.
@@ -141,7 +148,12 @@ impl Change {
             addresses.push((NETMASK, sockaddr::mask(is_ipv4, self.to.prefix_len())));
         }
         addresses.extend(self.source.map(|ip| (IFA, sockaddr::of_ip(ip))));
-        message(kind, flags, sequence, &addresses)
+        let mut message = message(kind, flags, sequence, &addresses);
+        if let Some(mtu) = self.mtu {
+            message[INITS].copy_from_slice(&RTV_MTU.to_ne_bytes());
+            message[METRIC_MTU].copy_from_slice(&mtu.to_ne_bytes());
+        }
+        message
     }
 }
 
@@ -270,6 +282,7 @@ pub(crate) fn loop_back(ip: Ipv4Addr, kind: Kind) -> Change {
         to: IpNet::from(IpAddr::V4(ip)),
         via: Via::Gateway(Ipv4Addr::LOCALHOST.into()),
         source: None,
+        mtu: None,
     }
 }
 

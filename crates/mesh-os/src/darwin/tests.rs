@@ -135,11 +135,12 @@ fn built_a_route_into_the_mesh_is_the_message_of_route_add() {
         to: net("fdc3:582e:db61::/48"),
         via: Via::Interface(21),
         source: Some(ip("fdc3:582e:db61::7")),
+        mtu: Some(1280),
     };
-    // struct rt_msghdr: UP|STATIC; DST|GATEWAY|NETMASK|IFA.
+    // struct rt_msghdr: UP|STATIC; DST|GATEWAY|NETMASK|IFA; inits MTU, metric 1280.
     let expected = hex(
-        "c4000501 00000000 01080000 27000000 00000000 07000000 00000000 00000000 00000000
-         00000000 00000000 00000000 00000000 00000000 00000000 00000000
+        "c4000501 00000000 01080000 27000000 00000000 07000000 00000000 00000000 01000000
+         00000000 00050000 00000000 00000000 00000000 00000000 00000000
          00000000 00000000 00000000 00000000 00000000 00000000 00000000
          1c1e0000 00000000 fdc3582e db610000 00000000 00000000 00000000
          14121500 00000000 00000000 00000000 00000000
@@ -344,6 +345,7 @@ fn told(kind: Kind, to: &str, index: u16, more_flags: u32) -> Vec<u8> {
         to: net(to),
         via: Via::Interface(index),
         source: None,
+        mtu: None,
     };
     let mut bytes = change.to_bytes(0);
     bytes[4..6].copy_from_slice(&index.to_ne_bytes());

@@ -152,7 +152,8 @@ impl Links {
             .collect())
     }
 
-    /// Routes `to` through interface `index`, with `source` as the address that packets leave with.
+    /// Routes `to` through interface `index`, with `source` as the address that packets leave with and `mtu` as
+    /// the largest that goes there, instead of the interface's own.
     ///
     /// # Errors
     ///
@@ -162,6 +163,7 @@ impl Links {
         index: u32,
         to: IpNet,
         source: Option<IpAddr>,
+        mtu: Option<u32>,
     ) -> Result<(), LinkError> {
         let set = || {
             let via = Via::Interface(short(index)?);
@@ -170,6 +172,7 @@ impl Links {
                 to,
                 via,
                 source,
+                mtu,
             })
         };
         set().map_err(failed(|| format!("route `{to}` through interface {index}")))
@@ -187,6 +190,7 @@ impl Links {
                 to,
                 via: Via::Interface(short(index)?),
                 source: None,
+                mtu: None,
             })
         };
         remove().map_err(failed(|| {

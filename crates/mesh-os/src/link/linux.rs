@@ -22,8 +22,8 @@ use netlink_packet_route::{
         LinkMessage,
     },
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType,
     },
 };
 
@@ -139,7 +139,9 @@ impl Links {
             .collect())
     }
 
-    /// Routes `to` through interface `index`, with `source` as the address that packets leave with.
+    /// Routes `to` through interface `index`, with `source` as the address that packets leave with and `mtu` as
+    /// the largest that goes there, instead of the interface's own. Sizes that the kernel learnt of by itself
+    /// are forgotten.
     ///
     /// # Errors
     ///
@@ -149,8 +151,14 @@ impl Links {
         index: u32,
         to: IpNet,
         source: Option<IpAddr>,
+        mtu: Option<u32>,
     ) -> Result<(), LinkError> {
         let mut message = route_message(index, to);
+        if let Some(mtu) = mtu {
+            message
+                .attributes
+                .push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        }
         if let Some(source) = source {
             message
                 .attributes

@@ -8,7 +8,7 @@ use mesh_api::{
 use crate::human;
 
 /// The table's columns. Programs that read tables anyway may rely on their order.
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "NAME",
     "ADDRESS",
     "STATE",
@@ -17,6 +17,7 @@ const COLUMNS: [&str; 9] = [
     "HANDSHAKE",
     "RX",
     "TX",
+    "MTU",
     "REASON",
 ];
 
@@ -181,6 +182,7 @@ fn row(peer: &PeerStatus) -> Vec<String> {
             .map_or_else(none, |seconds| format!("{} ago", human::age(seconds))),
         human::bytes(peer.rx_bytes),
         human::bytes(peer.tx_bytes),
+        peer.mtu.map_or_else(none, |mtu| mtu.to_string()),
         peer.reason.clone().unwrap_or_else(none),
     ]
 }

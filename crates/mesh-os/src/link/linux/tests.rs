@@ -25,7 +25,10 @@ fn config(addresses: &[&str], routes: &[&str]) -> InterfaceConfig {
     InterfaceConfig {
         mtu: 1280,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
+        routes: routes
+            .iter()
+            .map(|text| (text.parse().unwrap(), 1280))
+            .collect(),
     }
 }
 
