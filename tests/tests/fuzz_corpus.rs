@@ -40,6 +40,11 @@ fn the_corpus_of_packets_between_agents_holds() {
 }
 
 #[test]
+fn the_corpus_of_packets_of_programs_holds() {
+    replay("packet", targets::packet);
+}
+
+#[test]
 fn the_corpus_of_attacks_on_the_engine_holds() {
     replay("engine", targets::engine);
 }

@@ -47,7 +47,7 @@ pub use engine::{
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
-pub use packet::{AnswerRate, Cut, too_big};
+pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, too_big};
 pub use paths::{MTU_BASE, MTU_MAX, Origin, PathView};
 pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,

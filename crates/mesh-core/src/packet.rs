@@ -7,9 +7,8 @@ mod too_big;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use cut::Cut;
-pub(crate) use cut::cut;
-pub(crate) use mss::clamp;
+pub use cut::{Cut, cut};
+pub use mss::clamp;
 pub use too_big::{AnswerRate, too_big};
 
 /// The two addresses of an IP packet, and how long its header says it is.

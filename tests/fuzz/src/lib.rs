@@ -8,8 +8,9 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use mesh_core::{
-    Forwarded, Handover, RelayLimits, RelayServer, Remote,
+    Cut, Forwarded, Handover, RelayLimits, RelayServer, Remote, clamp_segments, cut,
     names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX},
+    too_big,
 };
 use mesh_testkit::Network;
 use mesh_types::{Instant, MachineName, NetworkId, Serial, WireguardPublicKey};
@@ -47,6 +48,28 @@ pub fn tunnel(bytes: &[u8]) {
         assert_eq!(tunnel::parse(&emitted, address), Ok(message));
     }
     let _ = tunnel::concerns_agents(bytes, address);
+}
+
+/// Does to a program's packet what a way of some size asks for: after four bytes of sizes comes the packet.
+pub fn packet(bytes: &[u8]) {
+    let Some(([fit_high, fit_low, mtu_high, mtu_low], packet)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let fit = u16::from_be_bytes([*fit_high, *fit_low]);
+    let mtu = u16::from_be_bytes([*mtu_high, *mtu_low]);
+    let mut clamped = packet.to_vec();
+    clamp_segments(&mut clamped, mtu);
+    assert_eq!(clamped.len(), packet.len());
+    let once = clamped.clone();
+    clamp_segments(&mut clamped, mtu);
+    assert_eq!(clamped, once, "what is lowered is low enough");
+    if let Cut::Pieces(pieces) = cut(packet, fit, mtu, 1) {
+        assert!(pieces.iter().all(|piece| piece.len() <= fit.into()));
+    }
+    if let Some(answer) = too_big(packet, mtu) {
+        assert!(answer.len() <= 1280);
+        assert_eq!(too_big(&answer, mtu), None, "an error is not answered");
+    }
 }
 
 /// Parses a frame of the control channel, as each kind of message.

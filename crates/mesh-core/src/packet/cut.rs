@@ -34,7 +34,7 @@ pub enum Cut {
 
 /// Cuts an IP packet into fragments of at most `fit` bytes, if its sender may send as many bytes as it has on
 /// a way of `mtu` bytes. `id` becomes their identification, unless the packet is a fragment already.
-pub(crate) fn cut(packet: &[u8], fit: u16, mtu: u16, id: u32) -> Cut {
+pub fn cut(packet: &[u8], fit: u16, mtu: u16, id: u32) -> Cut {
     let is_ipv6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
     let fit = usize::from(fit);
     if is_ipv6 {

@@ -15,7 +15,7 @@ const OPTION_MSS: u8 = 2;
 /// Lowers the maximum segment size in an IP packet that carries a TCP SYN to what fits `mtu`, and mends the
 /// checksum. Every other packet is left as it is; so is a SYN that says nothing, whose default fits any way.
 #[inline]
-pub(crate) fn clamp(packet: &mut [u8], mtu: u16) {
+pub fn clamp(packet: &mut [u8], mtu: u16) {
     if let Some((ip_bytes, tcp)) = syn(packet) {
         lower(tcp, mtu.saturating_sub(ip_bytes));
     }
