@@ -52,6 +52,8 @@ pub(crate) struct Agent {
     controllers: Mutex<BTreeMap<HostPort, Controller>>,
     /// One roster is judged, stored and applied at a time.
     taking: tokio::sync::Mutex<()>,
+    /// The device is brought in line with one roster at a time, which is in force when that is done.
+    configuring: Mutex<()>,
 }
 
 /// What is known of a configured controller.
@@ -113,6 +115,7 @@ impl Agent {
             confinement: OnceLock::new(),
             controllers: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
+            configuring: Mutex::default(),
         })
     }
 
@@ -203,19 +206,30 @@ impl Agent {
         info!(serial = %head.serial, members = head.member_count, "roster taken");
         // Who is gone is cut off before anything else.
         self.overlay.apply_roster(&roster, &self.public);
-        if let Some(device) = &self.device {
-            let mtus = self.overlay.mtus.borrow().clone();
-            device.apply(&self.config(), &self.public.node_id(), &roster, &mtus);
-        }
+        let _one_at_a_time = self.lock_device();
+        self.apply_to_device(&roster);
         self.roster.send_replace(Some(roster));
     }
 
     /// Gives the device what is known of the ways to peers.
     pub(crate) fn apply_mtus(&self) {
-        if let (Some(device), Some(roster)) = (&self.device, self.roster()) {
-            let mtus = self.overlay.mtus.borrow().clone();
-            device.apply(&self.config(), &self.public.node_id(), &roster, &mtus);
+        let _one_at_a_time = self.lock_device();
+        if let Some(roster) = self.roster() {
+            self.apply_to_device(&roster);
         }
+    }
+
+    fn apply_to_device(&self, roster: &Roster) {
+        if let Some(device) = &self.device {
+            let mtus = self.overlay.mtus.borrow().clone();
+            device.apply(&self.config(), &self.public.node_id(), roster, &mtus);
+        }
+    }
+
+    fn lock_device(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.configuring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hears of a serial. Wakes whoever can ask for the roster, if it is higher than that in force.

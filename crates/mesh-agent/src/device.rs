@@ -189,8 +189,12 @@ fn addresses(config: &Config, own: &NodeId, roster: Option<&Roster>) -> Vec<IpAd
 /// Keeps the routes to peers as their ways are, for ever.
 pub(crate) async fn follow_mtus(agent: Arc<Agent>) {
     let mut mtus = agent.overlay.mtus.subscribe();
-    while mtus.changed().await.is_ok() {
+    loop {
+        // Also what was known before this was watched.
         agent.apply_mtus();
+        if mtus.changed().await.is_err() {
+            return;
+        }
     }
 }
 

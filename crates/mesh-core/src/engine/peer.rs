@@ -247,9 +247,10 @@ impl Peer {
         context: &mut Context,
         now: Now,
     ) -> Result<(), u16> {
-        match self.link.cut(packet, context.rng.next_u32()) {
-            Cut::TooBig(mtu) => return Err(mtu),
-            Cut::Pieces(_) => {}
+        if !self.link.fits(packet.len())
+            && let Cut::TooBig(mtu) = self.link.cut(packet, 0)
+        {
+            return Err(mtu);
         }
         if !self.transmit_whole_or_cut(packet, context, now) {
             self.hold(packet);

@@ -46,6 +46,10 @@ const FIRST: [u16; 2] = [9000, 1500];
 /// How often a size is tried, as an echo or its answer may be lost.
 const TRIES: u32 = 3;
 
+/// Sizes above Ethernet's are tried in the first two rounds alone: few networks carry them, and they are many bytes.
+const ORDINARY: u16 = 1500;
+const ROUNDS_OF_JUMBO: u32 = 1;
+
 /// When larger sizes are tried again (RFC 8899 section 5.1.1, `PMTU_RAISE_TIMER`).
 const RAISE: Duration = Duration::from_secs(600);
 
@@ -211,6 +215,7 @@ impl Mtu {
         };
         let sizes: Vec<u16> = sizes(via, rounds == 0)
             .filter(|size| Some(*size) > self.proven)
+            .filter(|size| *size <= ORDINARY || rounds <= ROUNDS_OF_JUMBO)
             .collect();
         if sizes.is_empty() || rounds > TRIES {
             let again = match self.proven {

@@ -15,6 +15,7 @@ fn peer(name: &str, state: PeerState, reason: Option<&str>) -> PeerStatus {
         ipv4: None,
         tags: vec!["all".to_owned(), "nixos".to_owned()],
         path: None,
+        mtu: None,
         endpoint: None,
         relay: None,
         rtt_micros: None,
@@ -72,6 +73,7 @@ fn status() -> Status {
             laptop,
             PeerStatus {
                 path: Some(PathKind::Direct),
+                mtu: Some(1440),
                 endpoint: Some(endpoint),
                 relay: None,
                 rtt_micros: Some(1_234),
