@@ -1,6 +1,6 @@
 //! Measurements of what users feel.
 //!
-//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|relay`
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|recovery|relay`
 //!
 //! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
 //! other, not with another machine's.
@@ -11,6 +11,7 @@ mod cut_off;
 mod first_reply;
 mod iperf;
 mod memory;
+mod recovery;
 mod relay;
 mod samples;
 mod upgrade;
@@ -31,10 +32,11 @@ fn main() -> anyhow::Result<()> {
         Some("memory") => memory::run(&program),
         Some("iperf") => iperf::run(&program),
         Some("upgrade") => upgrade::run(&program),
+        Some("recovery") => recovery::run(&program),
         other => Err(anyhow::anyhow!(
             "unknown measurement `{}`",
             other.unwrap_or_default()
         ))
-        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `relay`"),
+        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `recovery`, `relay`"),
     }
 }

@@ -134,15 +134,35 @@ impl Promise {
         matches!(self, Self::SwitchV4 | Self::SwitchV6 | Self::SwitchBoth)
     }
 
-    /// What is between each of the pair and the internet.
-    const fn routers(self) -> [Router; 2] {
+    /// Pairs of routers, from the internet down to each machine, between which there is a direct path: those
+    /// that [`Promise::Direct`] is measured with, round after round.
+    pub const STRAIGHT: [[&'static [Router]; 2]; 9] = [
+        [&[Router::Masquerade], &[Router::Masquerade]],
+        [&[], &[Router::MasqueradeRandom]],
+        [&[Router::Firewall], &[Router::Firewall]],
+        [&[Router::Masquerade], &[Router::Firewall]],
+        [&[Router::FirewallIpv6], &[Router::FirewallIpv6]],
+        [&[Router::DualStack], &[Router::DualStack]],
+        [
+            &[Router::Masquerade, Router::Masquerade],
+            &[Router::Masquerade],
+        ],
+        [&[Router::MasqueradeRandom, Router::Masquerade], &[]],
+        [
+            &[Router::Open, Router::MasqueradeUnfiltered],
+            &[Router::Open, Router::MasqueradeUnfiltered],
+        ],
+    ];
+
+    /// What is between each of the pair and the internet, from there down.
+    const fn routers(self, round: usize) -> [&'static [Router]; 2] {
         match self {
-            Self::MoonDies => [Router::MasqueradeRandom; 2],
-            Self::SwitchV6 => [Router::FirewallIpv6; 2],
-            Self::SwitchBoth | Self::V6ToV4 => [Router::Firewall; 2],
-            Self::RouteBack => [Router::DualStack; 2],
+            Self::Direct => Self::STRAIGHT[round % Self::STRAIGHT.len()],
+            Self::MoonDies => [&[Router::MasqueradeRandom]; 2],
+            Self::SwitchV6 => [&[Router::FirewallIpv6]; 2],
+            Self::SwitchBoth | Self::V6ToV4 => [&[Router::Firewall]; 2],
+            Self::RouteBack => [&[Router::DualStack]; 2],
             Self::FirstPacket
-            | Self::Direct
             | Self::Move
             | Self::Renumber
             | Self::SwitchV4
@@ -152,18 +172,19 @@ impl Promise {
             | Self::OneWay
             | Self::TwoWays
             | Self::NoUdp
-            | Self::UdpLost => [Router::Masquerade; 2],
+            | Self::UdpLost => [&[Router::Masquerade]; 2],
         }
     }
 
     /// Measures it once with the `mesh` program at `program`: the longest time in which nothing came in one
-    /// of the directions, from the event on, or from when the machine is back.
+    /// of the directions, from the event on, or from when the machine is back. `round` chooses among the pairs
+    /// of routers.
     ///
     /// # Errors
     ///
     /// It did not come to what is measured.
-    pub fn measure(self, program: &Path) -> anyhow::Result<Duration> {
-        let mut pair = Pair::new(program, self)?;
+    pub fn measure(self, program: &Path, round: usize) -> anyhow::Result<Duration> {
+        let mut pair = Pair::new(program, self, round)?;
         match self {
             Self::FirstPacket => {
                 pair.start()?;
@@ -281,16 +302,17 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(program: &Path, promise: Promise) -> anyhow::Result<Self> {
-        let routers = promise.routers();
+    fn new(program: &Path, promise: Promise, round: usize) -> anyhow::Result<Self> {
+        let routers = promise.routers(round);
         let mut fleet = Fleet::of(program, &[MOONS[0], MOONS[1], PAIR[0], PAIR[1]])?;
         fleet.set_moons(&MOONS)?;
         let lab = &mut fleet.lab;
-        let homes = [
-            lab.put_behind(PAIR[0], routers[0])?,
-            lab.put_behind(PAIR[1], routers[1])?,
-        ];
-        let elsewhere = lab.site(routers[0], Lab::INTERNET)?;
+        let mut homes = [Lab::INTERNET; 2];
+        for i in [0, 1] {
+            homes[i] = below(lab, routers[i])?;
+            lab.join(PAIR[i], homes[i])?;
+        }
+        let elsewhere = below(lab, routers[0])?;
         if promise.switches() {
             lab.add_uplink(PAIR[0], "eth1", elsewhere)?;
         }
@@ -357,4 +379,13 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// A site below a chain of routers, the first of which is joined to the internet.
+fn below(lab: &mut Lab, routers: &[Router]) -> anyhow::Result<SiteId> {
+    let mut above = Lab::INTERNET;
+    for router in routers {
+        above = lab.site(*router, above)?;
+    }
+    Ok(above)
 }

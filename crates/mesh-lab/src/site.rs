@@ -194,6 +194,10 @@ impl Site {
     fn new(members: Members, above: Option<Place>, router: Option<Router>) -> anyhow::Result<Self> {
         let namespace = Namespace::create()?;
         namespace.run(|| {
+            // A router asks for its neighbours from its link-local address, which else it may use only after a
+            // second or two. Where this may not be set, it is that much slower.
+            let _ = fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
+            let _ = fs::write("/proc/sys/net/ipv6/conf/all/accept_dad", "0");
             let mut links = Links::open()?;
             let mut bridge = named(BRIDGE);
             bridge

@@ -169,7 +169,7 @@ fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
 }
 
 /// The program under test, as `cargo build --release` makes it.
-fn mesh_program() -> PathBuf {
+pub(crate) fn mesh_program() -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("release/mesh")

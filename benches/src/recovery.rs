@@ -1,0 +1,93 @@
+//! How soon a pair of real processes behind the kernel's routers is well again, whatever happened.
+//!
+//! `… -- recovery ROUNDS` prints the namespaces' half of `docs/recovery.md`, and fails if a promise is not kept.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
+
+use mesh_lab::Promise;
+
+/// Pairs that are measured at a time. They wait most of the time, so two cores bear a few.
+const BESIDE: usize = 3;
+
+pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
+    let rounds = std::env::args().nth(2);
+    let rounds: usize = rounds.map_or(Ok(20), |rounds| rounds.parse())?;
+    println!("| event | p50 | p99 | most | promised of 99 in 100 |");
+    println!("|---|---|---|---|---|");
+    let mut broken = Vec::new();
+    let mut direct = 0;
+    for promise in Promise::ALL {
+        let mut times = measure(promise, program, rounds);
+        times.sort_unstable();
+        if promise == Promise::Direct {
+            direct = times.iter().filter(|time| **time < Duration::MAX).count();
+        }
+        let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
+        let is_kept = at(99) <= promise.bound();
+        println!(
+            "| {promise} | {} | {} | {} | {}{} |",
+            millis(at(50)),
+            millis(at(99)),
+            millis(at(100)),
+            millis(promise.bound()),
+            if is_kept { "" } else { ", **not kept**" },
+        );
+        if !is_kept {
+            broken.push(promise.event());
+        }
+    }
+    let straight = Promise::STRAIGHT.len();
+    println!(
+        "| pairs direct, of those that can be ({straight} pairs of routers) | | | {direct} of {rounds} | 100 %{} |",
+        if direct < rounds {
+            ", **not kept**"
+        } else {
+            ""
+        }
+    );
+    if direct < rounds {
+        broken.push("pairs direct, of those that can be");
+    }
+    anyhow::ensure!(broken.is_empty(), "not kept: {}", broken.join("; "));
+    Ok(())
+}
+
+/// One measurement a round; [`Duration::MAX`] of one that came to no figure.
+#[expect(clippy::print_stderr, reason = "why there is no figure")]
+fn measure(promise: Promise, program: &Path, rounds: usize) -> Vec<Duration> {
+    let next = AtomicUsize::new(0);
+    let measure_some = || {
+        let mut times = Vec::new();
+        loop {
+            let round = next.fetch_add(1, Ordering::Relaxed);
+            if round >= rounds {
+                return times;
+            }
+            let took = promise.measure(program, round).inspect_err(|error| {
+                eprintln!("round {round} of \"{promise}\": {error:#}");
+            });
+            times.push(took.unwrap_or(Duration::MAX));
+        }
+    };
+    thread::scope(|scope| {
+        let some: Vec<_> = (0..BESIDE).map(|_| scope.spawn(measure_some)).collect();
+        some.into_iter()
+            .flat_map(|some| {
+                some.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
+}
+
+fn millis(time: Duration) -> String {
+    if time == Duration::MAX {
+        return "never".to_owned();
+    }
+    format!("{} ms", time.as_millis())
+}
