@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_os::{
-    link::{LinkError, Links, NetworkChanges},
+    link::{LinkError, Links, NetworkChanges, ways_out},
     sleep::SleepWatch,
 };
 use mesh_wire::control::ENDPOINTS_MAX;
@@ -72,6 +72,7 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
     let mut sleeps = SleepWatch::new();
     // What changed between the look at the start and now.
     look(&agent);
+    let mut out = ways_out();
     loop {
         let slept = tokio::select! {
             () = next_change(&mut changes) => None,
@@ -80,7 +81,9 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
         if let Some(device) = &agent.device {
             device.restore();
         }
-        let changed = look(&agent);
+        // Routes may move to another interface while all addresses stay.
+        let before = std::mem::replace(&mut out, ways_out());
+        let changed = look(&agent) | (before != out);
         if changed {
             info!("the network changed");
         }

@@ -4,7 +4,11 @@
 //! `darwin` (ioctl and the route socket). Changing anything
 //! needs CAP_NET_ADMIN or root, looking does not.
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+};
 
 use ipnet::IpNet;
 
@@ -164,6 +168,27 @@ impl InterfaceConfig {
         let same_family = |ip: &&IpAddr| ip.is_ipv4() == route.addr().is_ipv4();
         self.addresses.iter().find(same_family).copied()
     }
+}
+
+/// With which of its addresses this machine sends to the world, by IPv4 and by IPv6; `None` where no route
+/// leads there. Nothing is sent.
+pub fn ways_out() -> [Option<IpAddr>; 2] {
+    // A root server of the DNS: whatever leads to the world leads there.
+    let world: [(IpAddr, IpAddr); 2] = [
+        (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(198, 41, 0, 4).into(),
+        ),
+        (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30).into(),
+        ),
+    ];
+    world.map(|(any, there)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((there, 53)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
 }
 
 fn failed(action: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> LinkError {
