@@ -134,16 +134,28 @@ fn two_port_preserving_nats_are_opened_from_within() {
     as_the_model_says(nat, nat, Verdict::Direct);
 }
 
+/// Linux tracks what comes unasked, if no filter drops it, and gives its port to nobody then.
 #[test]
 fn nats_without_a_filter_of_their_own_are_opened_from_within() {
-    let nat = Some(Router::MasqueradeUnfiltered);
-    as_the_model_says(nat, nat, Verdict::Direct);
+    let Some(mut fleet) = trio() else {
+        return;
+    };
+    for name in ["galena", "pyrite"] {
+        below_a_provider(fleet.lab(), name, Router::MasqueradeUnfiltered);
+    }
+    start(&mut fleet);
+    becomes_straight(&fleet);
 }
 
 #[test]
 fn a_nat_without_a_filter_of_its_own_and_one_with_are_opened_from_within() {
-    let nats = (Router::MasqueradeUnfiltered, Router::Masquerade);
-    as_the_model_says(Some(nats.0), Some(nats.1), Verdict::Direct);
+    let Some(mut fleet) = trio() else {
+        return;
+    };
+    below_a_provider(fleet.lab(), "galena", Router::MasqueradeUnfiltered);
+    below_a_provider(fleet.lab(), "pyrite", Router::Masquerade);
+    start(&mut fleet);
+    becomes_straight(&fleet);
 }
 
 #[test]
@@ -282,6 +294,13 @@ fn a_relayed_pair_falls_silent_with_its_moon_and_is_back_with_it() {
     assert_does_not_reach(&fleet, "pyrite", "galena");
     fleet.start_agent("cinnabar").unwrap();
     stays_relayed(&fleet);
+}
+
+/// Puts a machine behind a router, and that behind one of a provider's that translates nothing.
+fn below_a_provider(lab: &mut Lab, name: &str, router: Router) {
+    let provider = lab.site(Router::Open, Lab::INTERNET).unwrap();
+    let home = lab.site(router, provider).unwrap();
+    lab.join(name, home).unwrap();
 }
 
 /// Puts galena below a home's NAT, and that below a carrier's.

@@ -12,8 +12,8 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Now, PacketRefused, PeerState,
-    PeerView, Received, Remote, Stamp, TakeOverError, TakenOver, Via,
+    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Now, OPENER_HOPS, PacketRefused,
+    PeerState, PeerView, Received, Remote, Stamp, TakeOverError, TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -349,6 +349,9 @@ impl Overlay {
         while let Some(event) = state.engine.poll_event() {
             self.tell(&mut state, event, now);
         }
+        while let Some(opener) = state.engine.poll_opener() {
+            self.open(opener.to, &opener.data);
+        }
         while let Some(transmit) = state.engine.poll_transmit() {
             self.send(transmit.to, &transmit.data);
         }
@@ -442,6 +445,16 @@ impl Overlay {
             Remote::Stream(stream) => return self.streams.send(stream, datagram),
         };
         if let Err(error) = self.socket.send(endpoint, None, datagram) {
+            debug!(%to, %error, "could not send");
+        }
+    }
+
+    /// Opens this machine's NATs towards `to`, which does not get to see it.
+    fn open(&self, to: Remote, datagram: &[u8]) {
+        let Remote::Udp(endpoint) = to else {
+            return;
+        };
+        if let Err(error) = self.socket.send_near(endpoint, OPENER_HOPS, datagram) {
             debug!(%to, %error, "could not send");
         }
     }

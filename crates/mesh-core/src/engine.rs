@@ -35,6 +35,10 @@ type PeerId = [u8; 32];
 /// The most endpoints of a peer to which a handshake is sent at once; further ones are passed over.
 const CANDIDATES_MAX: usize = 16;
 
+/// How far a datagram of [`Engine::poll_opener`] goes: past two NATs, a home's and the one that a carrier's
+/// modem is, or one at the carrier's edge; and not as far as the NAT of somebody else's home.
+pub const OPENER_HOPS: u8 = 3;
+
 /// What an [`Engine`] is made of.
 pub struct EngineConfig {
     /// This node's X25519 secret.
@@ -103,7 +107,7 @@ pub enum Received<'a> {
 /// Handshakes, peers and timers: the half of the data plane that has one owner.
 ///
 /// After every call, and whenever [`Forwarding::needs_attention`] (call [`Engine::handle_timeout`]
-/// then): drain [`Engine::poll_transmit`] and [`Engine::poll_event`], then re-arm the timer from
+/// then): drain [`Engine::poll_opener`], [`Engine::poll_transmit`] and [`Engine::poll_event`], then re-arm the timer from
 /// [`Engine::poll_timeout`].
 pub struct Engine {
     context: Context,
@@ -387,6 +391,12 @@ impl Engine {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.context.output.poll_transmit()
+    }
+
+    /// The next datagram that is to open this node's NATs and to reach nobody: one of [`OPENER_HOPS`] hops at
+    /// most. Where the system cannot limit them it is sent as any other.
+    pub fn poll_opener(&mut self) -> Option<Transmit> {
+        self.context.output.poll_opener()
     }
 
     /// What happened next.

@@ -41,8 +41,8 @@ mod via;
 
 pub use dialler::{Dial, Dialler};
 pub use engine::{
-    Engine, EngineConfig, Event, PacketRefused, PeerConfig, PeerState, PeerView, Received,
-    TakeOverError, TakenOver, Transmit,
+    Engine, EngineConfig, Event, OPENER_HOPS, PacketRefused, PeerConfig, PeerState, PeerView,
+    Received, TakeOverError, TakenOver, Transmit,
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};

@@ -97,6 +97,8 @@ pub(crate) enum Sent {
     Quiet,
     /// A probe of a way, which the peer may never get.
     Probe,
+    /// One that goes a few hops only.
+    Opener,
 }
 
 impl Link {
@@ -231,7 +233,7 @@ impl Link {
     /// Notes a datagram that was sealed for this peer.
     pub(crate) fn note_sent(&self, session: &Session, bytes: usize, kind: Sent, now: Instant) {
         add(&self.sent_bytes, bytes);
-        if kind != Sent::Probe {
+        if !matches!(kind, Sent::Probe | Sent::Opener) {
             self.owes.clear();
         }
         let mut look = self.wake_on_send.load(Ordering::Relaxed)

@@ -108,6 +108,8 @@ pub(crate) struct Facts {
 pub(crate) struct Due {
     /// The ways to be probed.
     pub(crate) probes: Vec<Via>,
+    /// Those to be opened from within: by a probe that gets past this side's NATs and no further.
+    pub(crate) openers: Vec<Via>,
     /// Whether the peer is to be asked where it is, so that both probe at the same time.
     pub(crate) ask: bool,
     /// The sizes to be tried on the way in use.
@@ -328,7 +330,7 @@ impl Paths {
         self.run_doubt(facts, now, &mut due.probes);
         self.demote(now);
         due.ask = self.run_retry(facts, now);
-        self.run_bursts(facts, now, &mut due.probes);
+        self.run_bursts(facts, now, &mut due);
         self.run_keep(facts, now, &mut due.probes);
         self.run_mtu(facts, now, &mut due);
         due
@@ -541,7 +543,7 @@ impl Paths {
         true
     }
 
-    fn run_bursts(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) {
+    fn run_bursts(&mut self, facts: &Facts, now: Instant, out: &mut Due) {
         if !is_warm(facts, now) {
             return;
         }
@@ -551,7 +553,7 @@ impl Paths {
             let Some((since, sent)) = way.burst else {
                 continue;
             };
-            if Some(*via) == selected || probes.contains(via) {
+            if Some(*via) == selected || out.probes.contains(via) {
                 way.burst = way.burst.filter(|_| Some(*via) != selected);
                 continue;
             }
@@ -566,7 +568,12 @@ impl Paths {
                 budget -= 1;
                 self.budget.spend();
             }
-            probes.push(*via);
+            // Late, it is a probe: the peer's own may be under way.
+            if due == 1 && way.may_be_shut(*via) {
+                out.openers.push(*via);
+            } else {
+                out.probes.push(*via);
+            }
             way.burst = (due < BURST.len()).then_some((since, due));
         }
     }

@@ -259,6 +259,28 @@ impl UdpSocket {
         self.transmit(destination, source, datagram, None)
     }
 
+    /// Sends one datagram that goes `hops` hops at most, if it goes by IPv4 and the system can limit that for a
+    /// single one, as Linux does; else as any other.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendBatch::flush`].
+    pub fn send_near(&self, destination: SocketAddr, hops: u8, datagram: &[u8]) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if destination.is_ipv4() {
+            use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+            let to = SockaddrStorage::from(self.of_socket_family(destination)?);
+            let hops = hops.into();
+            let limit = [ControlMessage::Ipv4Ttl(&hops)];
+            let contents = [io::IoSlice::new(datagram)];
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+            sendmsg(fd, &contents, &limit, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+            return Ok(());
+        }
+        let _ = hops;
+        self.send(destination, None, datagram)
+    }
+
     fn transmit(
         &self,
         destination: SocketAddr,
@@ -591,6 +613,33 @@ mod tests {
         send(LATER);
         assert_eq!(receive(&adopted, WAITING + LATER).len(), WAITING + LATER);
         adopted.set_patient(false);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_datagram_for_the_neighbourhood_says_so_and_later_ones_do_not() {
+        use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+        let to = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        setsockopt(&to, sockopt::Ipv4RecvTtl, &true).unwrap();
+        let hops = || {
+            let mut buffer = [0; 8];
+            let mut contents = [IoSliceMut::new(&mut buffer)];
+            let mut room = nix::cmsg_space!(i32);
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&to);
+            let message = recvmsg::<()>(fd, &mut contents, Some(&mut room), MsgFlags::empty());
+            let message = message.unwrap();
+            let found = message.cmsgs().unwrap().find_map(|part| match part {
+                ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
+                _ => None,
+            });
+            found.unwrap()
+        };
+        let socket = UdpSocket::bind(0).unwrap();
+        let destination = to.local_addr().unwrap();
+        socket.send_near(destination, 3, b"near").unwrap();
+        socket.send(destination, None, b"far").unwrap();
+        assert_eq!(hops(), 3);
+        assert!(hops() > 30);
     }
 
     #[test]

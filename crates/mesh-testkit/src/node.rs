@@ -211,6 +211,10 @@ impl Node {
             self.events.push((now.instant, event));
         }
         let mut transmits = Vec::new();
+        // As where the system cannot limit how far they go.
+        while let Some(opener) = self.engine.poll_opener() {
+            transmits.push(opener);
+        }
         while let Some(transmit) = self.engine.poll_transmit() {
             transmits.push(transmit);
         }

@@ -89,6 +89,7 @@ pub enum Event {
 #[derive(Default)]
 pub(super) struct Output {
     transmits: VecDeque<Transmit>,
+    openers: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
 
@@ -97,12 +98,21 @@ impl Output {
         push(&mut self.transmits, Transmit { to, data });
     }
 
+    /// To be sent a few hops only.
+    pub(super) fn open(&mut self, to: Remote, data: Vec<u8>) {
+        push(&mut self.openers, Transmit { to, data });
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         push(&mut self.events, event);
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    pub(super) fn poll_opener(&mut self) -> Option<Transmit> {
+        self.openers.pop_front()
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {

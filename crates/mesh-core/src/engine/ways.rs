@@ -70,6 +70,9 @@ impl Peer {
         if due.ask {
             self.tell_candidates(true, context, now);
         }
+        for via in due.openers {
+            self.probe_way_with(via, Sent::Opener, context, now);
+        }
         for via in due.probes {
             self.probe_way(via, context, now);
         }
@@ -85,6 +88,10 @@ impl Peer {
     }
 
     pub(super) fn probe_way(&mut self, via: Via, context: &mut Context, now: Now) {
+        self.probe_way_with(via, Sent::Probe, context, now);
+    }
+
+    fn probe_way_with(&mut self, via: Via, kind: Sent, context: &mut Context, now: Now) {
         let id = context.rng.next_u64();
         let request = TunnelMessage::EchoRequest {
             id,
@@ -92,7 +99,7 @@ impl Peer {
         };
         // Noted even if it cannot be sent: a way that is not open does not answer.
         self.paths.probed(via, now.instant);
-        if self.say_via(request, via, Sent::Probe, context, now) {
+        if self.say_via(request, via, kind, context, now) {
             self.remember_probe(id, Probe::of_way(via, now.instant));
         }
     }
@@ -197,7 +204,10 @@ impl Peer {
         };
         frame.truncate(offset + bytes);
         self.link.note_sent(session, bytes, kind, now.instant);
-        context.output.transmit(way.remote, frame);
+        match kind {
+            Sent::Opener => context.output.open(way.remote, frame),
+            Sent::Data | Sent::Quiet | Sent::Probe => context.output.transmit(way.remote, frame),
+        }
         true
     }
 

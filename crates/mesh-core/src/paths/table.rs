@@ -14,12 +14,15 @@ use crate::{Carrier, Remote, Via};
 
 /// When a way that never answered is probed, after it was heard of. Both sides do so at about the same
 /// time, which opens NATs from within: the first probe opens this side's, the second finds the other's
-/// open, the rest are for loss and for a peer that hears later.
+/// open, the rest are for loss and for a peer that hears later. By IPv4 the first is an *opener*, which does
+/// not reach the other side: Linux tracks a packet that nobody asked for, if no filter drops it, and then
+/// gives its port to nobody behind it. So nothing should come there before the peer's own first probe has
+/// gone out; 100 ms is what the peer may hear later by a far moon.
 pub(super) const BURST: [Duration; 7] = [
     Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(150),
-    Duration::from_millis(300),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(350),
     Duration::from_millis(500),
     Duration::from_millis(900),
     Duration::from_millis(1600),
@@ -223,6 +226,12 @@ impl Way {
             burst: Some((now, 0)),
             mtu: Mtu::default(),
         }
+    }
+
+    /// Whether a NAT of the peer's may be in the way that nothing came through yet.
+    pub(super) fn may_be_shut(&self, via: Via) -> bool {
+        let ipv4 = via.udp().is_some_and(|endpoint| endpoint.is_ipv4());
+        ipv4 && !self.is_proven() && self.origin == Origin::Told
     }
 
     pub(super) const fn is_proven(&self) -> bool {

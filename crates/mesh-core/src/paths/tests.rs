@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::{table::WAYS_MAX, *};
-use crate::Remote;
+use crate::{Carrier, Remote};
 
 fn at(millis: u64) -> Instant {
     Instant::from_micros(1_000_000 + millis * 1_000)
@@ -66,7 +66,8 @@ impl Pair {
         loop {
             self.runs += 1;
             let facts = self.facts();
-            for via in self.paths.run(&facts, self.now).probes {
+            let due = self.paths.run(&facts, self.now);
+            for via in due.openers.into_iter().chain(due.probes) {
                 self.paths.probed(via, self.now);
                 self.sent.push((self.now, via));
                 if let Some(rtt) = self.answers.get(&via) {
@@ -115,6 +116,23 @@ fn a_straight_way_is_taken_once_it_answers_and_not_before() {
     assert_eq!(pair.paths.selected(), Some(relay(1)));
     pair.run_to(at(20));
     assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn a_nat_is_opened_from_within_before_anything_comes_to_the_peers() {
+    let mut pair = relayed();
+    let facts = pair.facts();
+    let ipv6 = Via::Direct(Remote::Udp(
+        ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 4193).into(),
+    ));
+    pair.paths.learn(ipv6, Origin::Told, at(0));
+    let first = pair.paths.run(&facts, at(0));
+    assert_eq!(first.openers, [straight(1)]);
+    assert!(!first.probes.contains(&straight(1)));
+    assert!(first.probes.contains(&ipv6), "which nobody translates");
+    let second = pair.paths.run(&facts, at(100));
+    assert!(second.probes.contains(&straight(1)));
+    assert_eq!(second.openers, []);
 }
 
 #[test]
