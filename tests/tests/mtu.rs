@@ -5,22 +5,14 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     process::Command,
     thread,
 };
 
 use mesh_api::{PathKind, PeerStatus};
-use mesh_lab::{Fleet, Lab, Router, wait_until};
+use mesh_lab::{Fleet, Lab, Router, SiteId, wait_until};
 use mesh_tests::{PATIENCE, assert_reaches, fleet, start};
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, recv, sendto,
-        setsockopt, socket, sockopt,
-    },
-    time::{TimeVal, TimeValLike as _},
-};
 
 /// What is sent each way, in bytes: some hundred full segments.
 const TRANSFER_BYTES: usize = 1_000_000;
@@ -60,7 +52,7 @@ fn becomes(fleet: &Fleet, of: &str, to: &str, outside: u16) {
 }
 
 /// Runs a line of shell on a site's router, or the internet's switch.
-fn on_router(fleet: &mut Fleet, site: mesh_lab::SiteId, line: &str) {
+fn on_router(fleet: &mut Fleet, site: SiteId, line: &str) {
     let lab = fleet.lab();
     lab.gateway(site)
         .run(|| {
@@ -105,13 +97,12 @@ fn transfer(fleet: &Fleet, from: &str, to: &str) {
             assert!(received == expected, "what came is not what was sent");
         });
     };
+    let connected = fleet.namespace(from).unwrap();
+    let connected = connected.run(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?));
+    let (connected, accepted) = (connected.unwrap(), listener.accept().unwrap().0);
     thread::scope(|scope| {
-        scope.spawn(|| exchange(listener.accept().unwrap().0, &back, &forth));
-        let connected = fleet
-            .namespace(from)
-            .unwrap()
-            .run(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?));
-        exchange(connected.unwrap(), &forth, &back);
+        scope.spawn(|| exchange(accepted, &back, &forth));
+        exchange(connected, &forth, &back);
     });
 }
 
@@ -155,17 +146,9 @@ fn jumbo_frames_are_used_where_they_are() {
     transfer(&fleet, "galena", "pyrite");
 }
 
-/// galena behind a router whose links carry packets of so many bytes, and which tells so or does not.
-fn narrow(mtu: u16, tells: bool) -> Option<Fleet> {
-    let mut fleet = three()?;
-    let site = fleet.lab().put_behind("galena", Router::Open).unwrap();
-    let silence = "nft -f - <<'END'
-table inet silence { chain leave { type filter hook output priority 0;
-    icmp type destination-unreachable icmp code frag-needed drop
-    icmpv6 type packet-too-big drop
-} }
-END";
-    // Of the routes, not the interfaces: these would drop what comes in without a word.
+/// Makes a router's links carry packets of so many bytes, and has it tell so or not.
+fn narrow(fleet: &mut Fleet, site: SiteId, mtu: u16, tells: bool) {
+    // The routes, not the interfaces: these would drop what comes in without a word.
     let narrow = format!(
         "for family in -4 -6; do
             ip $family route show | grep -v ^fe80 | while read route; do
@@ -173,16 +156,32 @@ END";
             done
         done"
     );
-    on_router(&mut fleet, site, &narrow);
+    on_router(fleet, site, &narrow);
     if !tells {
-        on_router(&mut fleet, site, silence);
+        let silence = "nft -f - <<'END'
+table inet silence {
+    chain leave {
+        type filter hook output priority 0;
+        icmp type destination-unreachable icmp code frag-needed drop
+        icmpv6 type packet-too-big drop
     }
+}
+END";
+        on_router(fleet, site, silence);
+    }
+}
+
+/// galena behind a router whose links are narrow, started.
+fn behind_narrow(mtu: u16, tells: bool) -> Option<Fleet> {
+    let mut fleet = three()?;
+    let site = fleet.lab().put_behind("galena", Router::Open).unwrap();
+    narrow(&mut fleet, site, mtu, tells);
     start(&mut fleet);
     Some(fleet)
 }
 
 fn transfers_go_through(mtu: u16, tells: bool) {
-    let Some(fleet) = narrow(mtu, tells) else {
+    let Some(fleet) = behind_narrow(mtu, tells) else {
         return;
     };
     // The first connection begins before anything is known of the way, the second after.
@@ -215,7 +214,7 @@ fn a_link_of_1280_bytes_that_tells_nobody_carries_a_transfer() {
 
 #[test]
 fn what_ipv6_promises_arrives_whole_over_a_narrower_link() {
-    let Some(fleet) = narrow(1280, false) else {
+    let Some(fleet) = behind_narrow(1280, false) else {
         return;
     };
     becomes(&fleet, "galena", "pyrite", 1280);
@@ -238,46 +237,29 @@ fn a_packet_that_is_too_big_is_told_what_fits() {
     becomes(&fleet, "galena", "pyrite", 1500);
     let to = fleet.address("pyrite").unwrap();
     let mtu = peer(&fleet, "galena", "pyrite").mtu.unwrap();
-    assert_eq!(told_of(&fleet, "galena", to, 3000), Some(mtu.into()));
-    assert_eq!(told_of(&fleet, "galena", to, mtu.into()), None, "it fits");
-}
-
-/// Sends a packet of so many bytes past what the routes say, as a router for others would, and returns what
-/// its sender is told.
-fn told_of(fleet: &Fleet, from: &str, to: Ipv6Addr, bytes: usize) -> Option<u32> {
-    const PACKET_TOO_BIG: u8 = 2;
-    const NO_NEXT_HEADER: u8 = 59;
-    let mut packet = vec![0; bytes];
-    packet[0] = 0x60;
-    let payload = u16::try_from(bytes - 40).unwrap();
-    packet[4..6].copy_from_slice(&payload.to_be_bytes());
-    (packet[6], packet[7]) = (NO_NEXT_HEADER, 64);
-    packet[8..24].copy_from_slice(&fleet.address(from).unwrap().octets());
-    packet[24..40].copy_from_slice(&to.octets());
-    let told = fleet.namespace(from).unwrap().run(|| {
-        let raw = |protocol| {
-            socket(
-                AddressFamily::Inet6,
-                SockType::Raw,
-                SockFlag::empty(),
-                protocol,
-            )
-        };
-        let (listening, sending) = (raw(SockProtocol::IcmpV6)?, raw(SockProtocol::Raw)?);
-        let patience = TimeVal::milliseconds(500);
-        setsockopt(&listening, sockopt::ReceiveTimeout, &patience)?;
-        let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, 0));
-        sendto(sending.as_raw_fd(), &packet, &to, MsgFlags::empty())?;
-        let mut answer = [0; 1500];
-        while let Ok(length) = recv(listening.as_raw_fd(), &mut answer, MsgFlags::empty()) {
-            // The answer quotes what it is about.
-            if answer[0] == PACKET_TOO_BIG && answer[8..48.min(length)] == packet[..40] {
-                return Ok(Some(u32::from_be_bytes(answer[4..8].try_into()?)));
-            }
-        }
-        Ok(None)
-    });
-    told.unwrap()
+    // As if the kernel had been told otherwise: the agent itself answers, in the peer's name.
+    let device = route_to(&fleet, "galena", to);
+    let device = device
+        .split(" dev ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let wider = format!(
+        "ip -6 route replace {to}/128 dev {} mtu 8900",
+        device.unwrap()
+    );
+    let ping = |bytes: u16| {
+        on_machine(
+            &fleet,
+            "galena",
+            &format!("{wider} && ping -M do -s {bytes} -c 1 -W 5 {to}"),
+        )
+    };
+    let said = ping(3000);
+    assert!(said.contains(&format!("From {to}")), "{said}");
+    assert!(said.contains(&format!("mtu={mtu}")), "{said}");
+    // 48 bytes of headers.
+    let said = ping(mtu - 48);
+    assert!(said.contains(" 0% packet loss"), "{said}");
 }
 
 #[test]
@@ -288,10 +270,7 @@ fn a_way_that_shrinks_under_a_transfer_is_followed() {
     let site = fleet.lab().put_behind("galena", Router::Open).unwrap();
     start(&mut fleet);
     becomes(&fleet, "galena", "pyrite", 1500);
-    let silence = "nft add table inet small
-        nft 'add chain inet small pass { type filter hook forward priority 0; }'
-        nft add rule inet small pass meta length gt 1400 drop";
-    on_router(&mut fleet, site, silence);
+    narrow(&mut fleet, site, 1400, false);
     transfer(&fleet, "galena", "pyrite");
     becomes(&fleet, "galena", "pyrite", 1400);
 }
