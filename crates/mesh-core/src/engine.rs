@@ -5,6 +5,7 @@ mod handshakes;
 mod moons;
 mod output;
 mod peer;
+mod story;
 mod timers;
 mod ways;
 
@@ -28,6 +29,7 @@ pub use handover::{TakeOverError, TakenOver};
 pub use output::{Event, Transmit};
 use peer::Peer;
 pub use peer::{PeerState, PeerView};
+pub use story::{MoonView, PeerStory};
 
 /// The bytes of a peer's public key, by which peers are ordered.
 type PeerId = [u8; 32];
@@ -217,6 +219,7 @@ impl Engine {
 
     /// Sets the endpoints of this node, to be told to peers inside their sessions. What moons see is added.
     pub fn set_own_endpoints(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
+        self.context.offline = endpoints.is_empty();
         if self.context.own_endpoints == endpoints {
             return;
         }
@@ -406,7 +409,11 @@ impl Engine {
 
     /// What is known of a peer; `None` if the key is no peer's.
     pub fn peer(&self, key: &WireguardPublicKey, now: Now) -> Option<PeerView> {
-        Some(self.peers.get(key.as_bytes())?.view(now.instant))
+        Some(
+            self.peers
+                .get(key.as_bytes())?
+                .view(&self.context, now.instant),
+        )
     }
 
     /// Looks after the peers that the data threads raised a flag for.

@@ -32,6 +32,7 @@ mod noise;
 mod packet;
 mod paths;
 mod port_mapping;
+mod reason;
 mod relay;
 mod replay;
 mod session;
@@ -41,17 +42,18 @@ mod via;
 
 pub use dialler::{Dial, Dialler};
 pub use engine::{
-    Engine, EngineConfig, Event, OPENER_HOPS, PacketRefused, PeerConfig, PeerState, PeerView,
-    Received, TakeOverError, TakenOver, Transmit,
+    Engine, EngineConfig, Event, MoonView, OPENER_HOPS, PacketRefused, PeerConfig, PeerState,
+    PeerStory, PeerView, Received, TakeOverError, TakenOver, Transmit,
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
 pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, too_big};
-pub use paths::{MTU_BASE, MTU_MAX, Origin, PathView};
+pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};
 pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,
 };
+pub use reason::{Mapping, Reach, Reason};
 pub use relay::{Forwarded, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;
 pub use stamps::Stamp;

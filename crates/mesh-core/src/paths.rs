@@ -16,8 +16,11 @@
 //! | probes of the size of packets | `mtu`, on the way in use |
 
 mod budget;
+mod history;
 mod mtu;
 mod table;
+mod view;
+mod why;
 
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use mesh_types::{Instant, WireguardPublicKey};
 
 use self::{
     budget::Budget,
+    history::History,
     mtu::MtuFacts,
     table::{BURST, OWED_INTERVAL, Table, Way, rank},
 };
@@ -32,7 +36,10 @@ use crate::{Remote, StreamId, Via};
 pub(crate) use mtu::{CHECK as MTU_CHECK, FLOOR};
 pub use mtu::{MTU_BASE, MTU_MAX};
 
+pub use history::{PathChange, PathEvent};
 pub use table::Origin;
+pub use view::PathView;
+pub(crate) use why::OwnSide;
 
 /// Between bursts towards ways that did not answer, while there is traffic and no straight way: doubled
 /// each time, up to the second.
@@ -57,6 +64,10 @@ const DOUBT: [Duration; 8] = [
     Duration::from_millis(4500),
 ];
 
+/// Probes of [`DOUBT`] after which a doubt is more than a lost packet: the third goes out 250 ms after the
+/// first.
+const DOUBT_SERIOUS: usize = 3;
+
 /// Probes that must be overdue on the way in use before another takes its place.
 const OVERDUE_MIN: usize = 2;
 
@@ -68,23 +79,6 @@ const WARM: Duration = Duration::from_secs(60);
 
 /// Under the 30 s after which the most impatient NATs seen forget a UDP mapping (RFC 4787 wants 120 s).
 const KEEP: Duration = Duration::from_secs(20);
-
-/// What is known of one way, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathView {
-    /// The way.
-    pub via: Via,
-    /// How it became known.
-    pub origin: Origin,
-    /// The smoothed round trip; `None`: it never answered since the network changed.
-    pub rtt: Option<Duration>,
-    /// When it last answered.
-    pub answered: Option<Instant>,
-    /// Probes sent since.
-    pub unanswered: usize,
-    /// Whether packets take it.
-    pub selected: bool,
-}
 
 /// What the path agent has to know of the session.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +128,11 @@ pub(crate) struct Paths {
     warm: bool,
     /// The way whose sizes were looked at last.
     measured: Option<Via>,
+    /// Whether there was a session when last looked at.
+    in_session: bool,
+    /// When straight ways were last tried from the start.
+    search: Option<Instant>,
+    history: History,
     budget: Budget,
 }
 
@@ -197,6 +196,9 @@ impl Paths {
         for via in ways {
             self.learn(*via, Origin::Told, now);
         }
+        for (via, way) in self.ways.iter_mut() {
+            way.told = ways.contains(via);
+        }
     }
 
     /// Brings the relays in line with the moons that relay for this node.
@@ -205,7 +207,7 @@ impl Paths {
             Via::Relay(moon) => moons.contains(moon),
             Via::Direct(_) => true,
         };
-        self.retain(open);
+        self.retain(open, now);
         for moon in moons {
             self.learn(Via::Relay(*moon), Origin::Moon, now);
         }
@@ -217,7 +219,7 @@ impl Paths {
             Via::Direct(Remote::Stream(stream)) => streams.contains(stream),
             Via::Direct(Remote::Udp(_)) | Via::Relay(_) => true,
         };
-        self.retain(open);
+        self.retain(open, now);
         let mut new = false;
         for stream in streams {
             new |= self.learn(Via::Direct(Remote::Stream(*stream)), Origin::Told, now);
@@ -226,11 +228,12 @@ impl Paths {
     }
 
     /// Forgets the ways that are not open, and leaves the one in use if it is among them.
-    fn retain(&mut self, open: impl Fn(&Via) -> bool) {
+    fn retain(&mut self, open: impl Fn(&Via) -> bool, now: Instant) {
         self.ways.retain(|via, _| open(via));
-        if self.selected.is_some_and(|via| !open(&via)) {
+        if let Some(closed) = self.selected.filter(|via| !open(via)) {
             self.selected = None;
-            self.select_best(None);
+            self.history.note(PathChange::Closed(closed), now);
+            self.select_best(None, now);
         }
     }
 
@@ -240,7 +243,14 @@ impl Paths {
         if let Some(way) = self.ways.get_mut(via) {
             way.answer(rtt, now);
             way.owed = 0;
+            way.left = None;
         }
+        // A session that only follows another one is no news.
+        if !self.in_session || self.selected != Some(via) {
+            self.history.note(PathChange::Handshake(via), now);
+            self.begin_search(now);
+        }
+        self.in_session = true;
         self.selected = Some(via);
         self.doubt = None;
         self.retry = Some((now + RETRY.0, RETRY.0));
@@ -263,6 +273,7 @@ impl Paths {
             .cleared
             .is_some_and(|at| now.saturating_since(at) < SILENCE);
         if self.doubt.is_none() && !lately && self.selected.is_some() {
+            self.history.note(PathChange::Heard(via), now);
             self.doubt = Some(Doubt {
                 since: now,
                 sent: 0,
@@ -297,7 +308,7 @@ impl Paths {
             .selected
             .is_none_or(|selected| self.ways.is_better(via, selected));
         if better {
-            self.select(via);
+            self.select(via, now);
         }
         better
     }
@@ -308,9 +319,12 @@ impl Paths {
             way.answered = None;
             way.waiting.clear();
             way.owed = 0;
+            way.left = None;
             way.burst = Some((now, 0));
             way.mtu.reset(now);
         }
+        self.history.note(PathChange::NetworkChanged, now);
+        self.begin_search(now);
         self.retry = Some((now + RETRY.0, RETRY.0));
         self.budget.refill();
         self.doubt = self.selected.map(|_| Doubt {
@@ -322,6 +336,7 @@ impl Paths {
     /// Does what is due.
     pub(crate) fn run(&mut self, facts: &Facts, now: Instant) -> Due {
         let mut due = Due::default();
+        self.in_session = facts.session;
         if !facts.session {
             self.doubt = None;
             return due;
@@ -374,21 +389,6 @@ impl Paths {
             .min()
     }
 
-    /// What is known, for people.
-    pub(crate) fn view(&self) -> Vec<PathView> {
-        self.ways
-            .iter()
-            .map(|(via, way)| PathView {
-                via: *via,
-                origin: way.origin,
-                rtt: way.rtt,
-                answered: way.answered,
-                unanswered: way.waiting.len(),
-                selected: self.selected == Some(*via),
-            })
-            .collect()
-    }
-
     fn run_doubt(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) {
         let Some(selected) = self.selected else {
             self.doubt = None;
@@ -422,6 +422,9 @@ impl Paths {
             }
             return;
         }
+        if doubt.sent < DOUBT_SERIOUS && due >= DOUBT_SERIOUS {
+            self.history.note(PathChange::Unanswered(selected), now);
+        }
         doubt.sent = due;
         probes.push(selected);
         probes.extend(self.ways.others(selected));
@@ -438,6 +441,7 @@ impl Paths {
             }
             if !self.is_best_kind() {
                 self.retry = Some((now, RETRY.0 / 2));
+                self.begin_search(now);
             }
         }
         self.warm = warm;
@@ -456,7 +460,10 @@ impl Paths {
             }
         }
         self.retry = Some((now, RETRY.0));
-        self.select_best(None);
+        if let Some(selected) = self.selected {
+            self.history.note(PathChange::LetGo(selected), now);
+        }
+        self.select_best(None, now);
     }
 
     fn cold_due(&self, facts: &Facts) -> Option<Instant> {
@@ -487,7 +494,7 @@ impl Paths {
     /// Leaves the way in use if it is silent and another is not.
     fn demote(&mut self, now: Instant) -> bool {
         let Some(selected) = self.selected else {
-            return self.select_best(None);
+            return self.select_best(None, now);
         };
         let Some(doubt) = &self.doubt else {
             return false;
@@ -497,10 +504,19 @@ impl Paths {
             Some(way) => way.overdue(since, now) >= OVERDUE_MIN,
             None => true,
         };
-        if !overdue || !self.select_best(Some(since)) {
+        if !overdue
+            || self
+                .ways
+                .best_besides(Some(selected), Some(since))
+                .is_none()
+        {
             return false;
         }
+        self.history.note(PathChange::Left(selected), now);
+        self.select_best(Some(since), now);
         if let Some(way) = self.ways.get_mut(selected) {
+            // One that did not answer since the network changed has not stopped to.
+            way.left = way.answered.map(|_| now);
             way.rtt = None;
             way.owed = OWED_AFTER_DEMOTION;
             way.burst = Some((now + OWED_INTERVAL, 0));
@@ -513,17 +529,21 @@ impl Paths {
     }
 
     /// Chooses the best of the other ways that answered, at or after `since` if given.
-    fn select_best(&mut self, since: Option<Instant>) -> bool {
+    fn select_best(&mut self, since: Option<Instant>, now: Instant) -> bool {
         let best = self.ways.best_besides(self.selected, since);
         if let Some(best) = best {
-            self.select(best);
+            self.select(best, now);
         }
         best.is_some()
     }
 
-    fn select(&mut self, via: Via) {
+    fn select(&mut self, via: Via, now: Instant) {
+        self.history.note(PathChange::Taken(via), now);
         self.selected = Some(via);
         self.doubt = None;
+        if let Some(way) = self.ways.get_mut(via) {
+            way.left = None;
+        }
     }
 
     fn run_retry(&mut self, facts: &Facts, now: Instant) -> bool {
@@ -627,8 +647,9 @@ impl Paths {
 
     /// Whether neither the way in use nor any other has answered for a while.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        // The third probe went out 250 ms after the first.
-        self.doubt.as_ref().is_some_and(|doubt| doubt.sent >= 3)
+        self.doubt
+            .as_ref()
+            .is_some_and(|doubt| doubt.sent >= DOUBT_SERIOUS)
     }
 
     /// Whether packets go straight and by UDP: a stream is left like a relay once there is better.

@@ -165,7 +165,7 @@ impl Peer {
                 wall_millis,
                 observed,
             } => {
-                self.note_observed(observed, context);
+                self.note_observed(observed, context, now.instant);
                 self.handle_echo_reply(id, context, now);
                 self.compare_clocks(wall_millis, context, now);
             }

@@ -37,6 +37,8 @@ pub(super) struct Context {
     pub(super) relay_server: Option<Arc<RelayServer>>,
     /// Where this node may be reached, as it knows itself.
     pub(super) own_endpoints: Vec<SocketAddr>,
+    /// It was said that this node has no endpoints at all.
+    pub(super) offline: bool,
     /// Our index of every handshake that waits for a response.
     pub(super) attempts: BTreeMap<u32, PeerId>,
     /// The table of all sessions; what the data threads see is a copy.
@@ -62,6 +64,7 @@ impl Context {
             moons: Moons::default(),
             relay_server: None,
             own_endpoints: Vec::new(),
+            offline: false,
             attempts: BTreeMap::new(),
             sessions: SessionTable::default(),
             sessions_changed: false,

@@ -477,6 +477,7 @@ impl Peer {
     }
 
     fn take_way(&mut self, via: Via, rtt: Option<Duration>, context: &mut Context, now: Instant) {
+        self.hint = None;
         self.paths.established(via, rtt, now);
         self.refresh_way(context);
     }

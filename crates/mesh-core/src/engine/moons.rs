@@ -14,9 +14,9 @@ use mesh_wire::{
 };
 use rand::RngCore;
 
-use super::{Context, Engine, Event, PeerId, peer::Peer};
+use super::{Context, Engine, Event, PeerId, peer::Peer, story::Hint};
 use crate::{
-    Now, Refusal, Remote, Via,
+    Mapping, Now, Refusal, Remote, Via,
     forwarding::OpenMoon,
     link::{Sent, Way},
 };
@@ -50,8 +50,12 @@ pub(super) struct Moons {
     /// Those that are asked to relay.
     asked: BTreeSet<PeerId>,
     open: BTreeMap<PeerId, OpenMoon>,
-    /// Where each moon sees this node, by IPv4 and by IPv6.
-    observed: BTreeMap<(PeerId, bool), SocketAddr>,
+    /// Why one of them does not, if it said so.
+    refused: BTreeMap<PeerId, RelayRefused>,
+    /// Where each moon sees this node, by IPv4 and by IPv6, and since when that is known.
+    observed: BTreeMap<(PeerId, bool), (SocketAddr, Instant)>,
+    /// When a moon last saw this node elsewhere than before, by IPv4 and by IPv6.
+    moved: [Option<Instant>; 2],
     changed: bool,
     /// Somebody is wanted, and no moon relays, or none to it.
     wanted: bool,
@@ -67,7 +71,7 @@ impl Moons {
 
     /// Endpoints of this node, as the moons see them.
     pub(super) fn observed(&self) -> impl Iterator<Item = SocketAddr> {
-        self.observed.values().copied()
+        self.observed.values().map(|(endpoint, _)| *endpoint)
     }
 
     /// A handshake is tried. Without an open moon it may need one, and if it was tried `before` it may need
@@ -93,16 +97,71 @@ impl Moons {
         std::mem::take(&mut self.changed)
     }
 
-    fn set(&mut self, id: PeerId, moon: OpenMoon, observed: Option<SocketAddr>) {
-        self.changed |= self.open.insert(id, moon) != Some(moon);
-        if let Some(observed) = observed {
-            self.observe(id, observed);
+    /// Where a moon sees this node.
+    pub(super) fn seen_by(&self, moon: &WireguardPublicKey, ipv6: bool) -> Option<SocketAddr> {
+        let (endpoint, _) = self.observed.get(&(*moon.as_bytes(), ipv6))?;
+        Some(*endpoint)
+    }
+
+    /// What this node's NATs do with one family, judged by what the moons see.
+    ///
+    /// After one has seen it move, as after a NAT was started anew, the others count again once they were
+    /// asked; and a moon on this side of the NAT says nothing of it.
+    pub(super) fn mapping(&self, ipv6: bool, own: &[SocketAddr]) -> Mapping {
+        let moved = self.moved[usize::from(ipv6)];
+        let of_family = self
+            .observed
+            .iter()
+            .filter(|((_, family), _)| *family == ipv6);
+        let mut untranslated = false;
+        let mut translated = Vec::new();
+        for (_, (endpoint, at)) in of_family {
+            if own.contains(endpoint) {
+                untranslated = true;
+            } else if moved.is_none_or(|moved| *at >= moved) {
+                translated.push(*endpoint);
+            }
+        }
+        match translated.as_slice() {
+            [] if untranslated => Mapping::None,
+            [] => Mapping::Unseen,
+            [_] => Mapping::Translated,
+            [first, others @ ..] if others.iter().all(|other| other == first) => Mapping::Same,
+            [..] => Mapping::Varies,
         }
     }
 
-    fn observe(&mut self, id: PeerId, observed: SocketAddr) {
-        let known = self.observed.insert((id, observed.is_ipv6()), observed);
+    /// How the moons are, apart from this one.
+    pub(super) fn besides(&self, moon: &WireguardPublicKey) -> MoonCount {
+        let id = moon.as_bytes();
+        let other = |moon: &&PeerId| *moon != id;
+        MoonCount {
+            asked: self.asked.iter().filter(other).count(),
+            open: self.open.keys().filter(other).count(),
+            refused: self
+                .refused
+                .iter()
+                .find(|(moon, _)| *moon != id)
+                .map(|(_, refused)| *refused),
+        }
+    }
+
+    fn grant(&mut self, id: PeerId, moon: OpenMoon, observed: Option<SocketAddr>, now: Instant) {
+        self.refused.remove(&id);
+        self.changed |= self.open.insert(id, moon) != Some(moon);
+        if let Some(observed) = observed {
+            self.observe(id, observed, now);
+        }
+    }
+
+    fn observe(&mut self, id: PeerId, observed: SocketAddr, now: Instant) {
+        let ipv6 = observed.is_ipv6();
+        let known = self.observed.insert((id, ipv6), (observed, now));
+        let known = known.map(|(endpoint, _)| endpoint);
         self.changed |= known != Some(observed);
+        if known.is_some_and(|known| known != observed) {
+            self.moved[usize::from(ipv6)] = Some(now);
+        }
     }
 
     /// This node has other addresses: what the moons saw is no more.
@@ -113,6 +172,7 @@ impl Moons {
     /// One is asked no more.
     fn forget(&mut self, id: &PeerId) {
         self.asked.remove(id);
+        self.refused.remove(id);
         self.close(id);
     }
 
@@ -122,13 +182,24 @@ impl Moons {
     }
 }
 
+/// How many moons there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MoonCount {
+    /// Those that are asked.
+    pub(super) asked: usize,
+    /// Those that relay.
+    pub(super) open: usize,
+    /// Why one does not, if any said so.
+    pub(super) refused: Option<RelayRefused>,
+}
+
 /// This node as the client of one moon.
 #[derive(Debug)]
 pub(super) struct Client {
     /// The request that waits for an answer.
     request: Option<u64>,
     /// When the first one that is not answered was sent.
-    asked_since: Option<Instant>,
+    pub(super) asked_since: Option<Instant>,
     /// The token, and the remote that it was given for.
     granted: Option<(Remote, u64)>,
     next: Instant,
@@ -154,6 +225,10 @@ impl Client {
 
     pub(super) const fn due(&self) -> Instant {
         self.next
+    }
+
+    pub(super) const fn is_granted(&self) -> bool {
+        self.granted.is_some()
     }
 }
 
@@ -203,7 +278,7 @@ impl Engine {
         datagram: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
-        let Some(Frame::Notice(notice, _)) = relay::parse(datagram) else {
+        let Some(Frame::Notice(notice, header)) = relay::parse(datagram) else {
             return Err(Refusal::NotRelayed);
         };
         match notice {
@@ -211,9 +286,21 @@ impl Engine {
                 self.with_peer(moon, now, |peer, _| peer.ask_moon_again(now.instant));
             }
             // The handshake or the probe that this is about goes unanswered on that way.
-            Notice::NotHere | Notice::NotAllowed => {}
+            Notice::NotHere => self.note_hint(header.member, Hint::NotHere(now.instant)),
+            Notice::NotAllowed => self.note_hint(header.member, Hint::NotAllowed(now.instant)),
         }
         Ok(())
+    }
+
+    /// Keeps what a moon said of the peer whose key begins so; two of them are not told apart.
+    fn note_hint(&mut self, member: MemberTag, hint: Hint) {
+        let mut first = [0; 32];
+        first[..member.0.len()].copy_from_slice(&member.0);
+        if let Some((id, peer)) = self.peers.range_mut(first..).next()
+            && id.starts_with(&member.0)
+        {
+            peer.hint = Some(hint);
+        }
     }
 }
 
@@ -298,9 +385,15 @@ impl Peer {
     }
 
     /// An answer of a moon tells where it sees this node.
-    pub(super) fn note_observed(&self, observed: Option<SocketAddr>, context: &mut Context) {
+    pub(super) fn note_observed(
+        &self,
+        observed: Option<SocketAddr>,
+        context: &mut Context,
+        now: Instant,
+    ) {
         if let Some(observed) = observed.filter(|_| self.client.is_some()) {
-            context.moons.observe(*self.link.peer.as_bytes(), observed);
+            let id = *self.link.peer.as_bytes();
+            context.moons.observe(id, observed, now);
         }
     }
 
@@ -410,7 +503,7 @@ impl Peer {
         client.repeat = REPEAT;
         let observed = observed.filter(|_| matches!(remote, Remote::Udp(_)));
         let moon = OpenMoon { key, remote, token };
-        context.moons.set(*key.as_bytes(), moon, observed);
+        context.moons.grant(*key.as_bytes(), moon, observed, now);
     }
 
     pub(super) fn take_refusal(
@@ -428,7 +521,9 @@ impl Peer {
             client.refused = Some(reason);
             client.granted = None;
             client.next = now + RENEW;
-            context.moons.close(self.link.peer.as_bytes());
+            let id = self.link.peer.as_bytes();
+            context.moons.refused.insert(*id, reason);
+            context.moons.close(id);
         }
     }
 

@@ -13,10 +13,11 @@ use super::{
     agents::{Heard, Probe},
     handshakes::{Attempt, Responded},
     moons::Client,
+    story::Hint,
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };
 use crate::{
-    Now, Protocol, Via,
+    Now, Protocol, Reason, Via,
     cookie::{Cookie, ReceiverKeys},
     link::{Link, Sent},
     noise::Secret,
@@ -60,6 +61,8 @@ pub(super) struct Peer {
     pub(super) told: Option<Instant>,
     /// What the owner was last told that the way carries.
     pub(super) told_mtu: u16,
+    /// What a moon said of it last.
+    pub(super) hint: Option<Hint>,
     held: VecDeque<Vec<u8>>,
     held_bytes: usize,
     pub(super) probes: BTreeMap<u64, Probe>,
@@ -104,6 +107,8 @@ impl Sessions {
 pub struct PeerView {
     /// Whether and how it can be reached.
     pub state: PeerState,
+    /// Why it is reached as it is, or is not.
+    pub reason: Reason,
     /// The way that packets take; `None` before its first packet.
     pub via: Option<Via>,
     /// How many ways are known.
@@ -169,6 +174,7 @@ impl Peer {
             client: None,
             told: None,
             told_mtu: MTU_BASE,
+            hint: None,
             held: VecDeque::new(),
             held_bytes: 0,
             probes: BTreeMap::new(),
@@ -316,24 +322,28 @@ impl Peer {
         }
     }
 
-    pub(super) fn view(&self, now: Instant) -> PeerView {
+    pub(super) fn view(&self, context: &Context, now: Instant) -> PeerView {
         PeerView {
             state: self.state(now),
+            reason: self.reason(context, now),
             via: self.link.via(),
-            ways: self.paths.view().len(),
+            ways: self.paths.count(),
             protocol: self.usable_session(now).map(|session| session.protocol),
             mtu: self.paths.mtu(),
             rtt: self.rtt,
             last_handshake: self.last_handshake,
-            last_traffic: self
-                .link
-                .last_data_sent
-                .get()
-                .max(self.link.last_data_received.get()),
+            last_traffic: self.last_traffic(),
             received_bytes: self.link.received_bytes.load(Ordering::Relaxed),
             sent_bytes: self.link.sent_bytes.load(Ordering::Relaxed),
             clock_ahead_millis: self.clock_ahead_millis,
         }
+    }
+
+    pub(super) fn last_traffic(&self) -> Option<Instant> {
+        self.link
+            .last_data_sent
+            .get()
+            .max(self.link.last_data_received.get())
     }
 
     fn state(&self, now: Instant) -> PeerState {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mesh_types::Instant;
-use mesh_wire::tunnel::{self, CANDIDATES_MAX, TunnelMessage};
+use mesh_wire::tunnel::{self, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, agents::Probe, peer::Peer};
@@ -26,11 +26,7 @@ impl Peer {
         let session = self.usable_session(now).is_some();
         Facts {
             session: session && self.speaks_mesh(),
-            traffic: self
-                .link
-                .last_data_sent
-                .get()
-                .max(self.link.last_data_received.get()),
+            traffic: self.last_traffic(),
             silent_since: self.link.unanswered.get().filter(|_| session),
             sent: self.link.last_data_sent.get(),
             received: self.link.last_data_received.get(),
@@ -140,13 +136,7 @@ impl Peer {
         let lately = self
             .told
             .is_some_and(|at| now.instant.saturating_since(at) < TELL_EVERY);
-        let mut endpoints = context.own_endpoints.clone();
-        for observed in context.moons.observed() {
-            if !endpoints.contains(&observed) {
-                endpoints.push(observed);
-            }
-        }
-        endpoints.truncate(CANDIDATES_MAX);
+        let endpoints = context.candidates();
         if (endpoints.is_empty() && !tell_yours) || lately {
             return;
         }

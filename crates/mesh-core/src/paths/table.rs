@@ -74,6 +74,17 @@ pub(super) struct Way {
     pub(super) burst: Option<(Instant, usize)>,
     /// How large packets may be.
     pub(super) mtu: Mtu,
+    /// When it became known.
+    pub(super) since: Instant,
+    /// Whether the peer itself told of it, and whether a packet came by it.
+    pub(super) told: bool,
+    pub(super) heard: bool,
+    /// Probes sent, all in all.
+    pub(super) probes: u32,
+    /// When it last answered, whatever happened to the network since.
+    pub(super) last_answer: Option<Instant>,
+    /// When it was left because it had stopped answering.
+    pub(super) left: Option<Instant>,
 }
 
 /// The ways by what they lead through.
@@ -106,6 +117,7 @@ impl Table {
         now: Instant,
     ) -> bool {
         if let Some(way) = self.0.get_mut(&via) {
+            way.heard |= origin == Origin::Heard;
             // What did not answer before may do so now that the peer speaks of it again.
             if way.rtt.is_none() && way.burst.is_none() && origin != Origin::Moon {
                 way.burst = Some((now, 0));
@@ -225,6 +237,12 @@ impl Way {
             owed: 0,
             burst: Some((now, 0)),
             mtu: Mtu::default(),
+            since: now,
+            told: false,
+            heard: matches!(origin, Origin::Heard),
+            probes: 0,
+            last_answer: None,
+            left: None,
         }
     }
 
@@ -243,6 +261,7 @@ impl Way {
             self.waiting.remove(0);
         }
         self.waiting.push(now);
+        self.probes = self.probes.saturating_add(1);
     }
 
     pub(super) fn answer(&mut self, rtt: Option<Duration>, now: Instant) {
@@ -252,6 +271,7 @@ impl Way {
             (old, new) => new.or(old),
         };
         self.answered = Some(now);
+        self.last_answer = Some(now);
         self.waiting.clear();
         self.owed = self.owed.saturating_sub(1);
         self.burst = (self.owed > 0).then_some((now + OWED_INTERVAL, 0));

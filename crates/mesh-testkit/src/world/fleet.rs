@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Now, PathView, PeerState, Remote, Transmit, Via, WallTime};
+use mesh_core::{Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit, Via, WallTime};
 use mesh_types::Instant;
 use mesh_wire::relay::{self, Frame, MemberTag};
 
@@ -300,6 +300,17 @@ impl Fleet {
     /// The ways to another that a machine knows.
     pub fn paths(&self, host: HostId, other: HostId) -> Vec<PathView> {
         self.machines[host.0].paths_to(&self.machines[other.0].key())
+    }
+
+    /// Why a machine reaches another as it does, or does not; `None`: it does not know it.
+    pub fn reason(&self, host: HostId, other: HostId) -> Option<Reason> {
+        let key = self.machines[other.0].key();
+        self.machines[host.0].reason_of(&key, self.now)
+    }
+
+    /// What a machine can tell of its ways to another.
+    pub fn story(&self, host: HostId, other: HostId) -> PeerStory {
+        self.machines[host.0].story_of(&self.machines[other.0].key())
     }
 
     /// What the reference says of a pair: whether they have a direct path at this moment.

@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use arbitrary::{Result, Unstructured};
+use mesh_core::{Reach, Reason};
 use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -261,8 +262,71 @@ impl History {
         self.summary.reached.push(reached);
         if self.fleet.verdict(a, b) == Verdict::Direct {
             self.expect_direct(a, b, talk, patience)?;
+        } else {
+            // Past the end of a search, so that there is something to be said.
+            talk.go_on(&mut self.fleet, SLOW_TICK, SEARCH_MAX);
+        }
+        self.expect_reasons(a, b, calm)
+    }
+
+    /// What each of a pair that has just been talking says of the other is so, as far as the world knows.
+    fn expect_reasons(&self, a: HostId, b: HostId, calm: bool) -> std::result::Result<(), String> {
+        for (host, other) in [(a, b), (b, a)] {
+            let Some(reason) = self.fleet.reason(host, other) else {
+                return Err(format!("{host:?} has no reason for {other:?}"));
+            };
+            if let Some(what) = self.contradiction(host, other, reason, calm) {
+                let complaint = self.complaint(what, a, b, None, Duration::ZERO);
+                return Err(format!(
+                    "{host:?} says {reason:?} of {other:?}: {complaint}"
+                ));
+            }
         }
         Ok(())
+    }
+
+    fn contradiction(
+        &self,
+        host: HostId,
+        other: HostId,
+        reason: Reason,
+        calm: bool,
+    ) -> Option<&'static str> {
+        let now = self.fleet.now().instant;
+        let verdict = self.fleet.verdict(host, other);
+        let relayed = self
+            .fleet
+            .view(host, other)
+            .and_then(|(_, via)| via)
+            .is_some_and(|via| via.is_relay());
+        let wrong = [
+            (
+                (reason.reach() == Reach::Relayed && !relayed)
+                    || (reason.reach() == Reach::Straight && relayed),
+                "of another way than packets take",
+            ),
+            (
+                matches!(reason, Reason::Searching { since }
+                    if now.saturating_since(since) >= SEARCH_MAX),
+                "searching for longer than a search lasts",
+            ),
+            (
+                reason == Reason::BothNatsVary && verdict == Verdict::Direct,
+                "telling of NATs where there is a way",
+            ),
+            (
+                matches!(reason, Reason::NoNetwork { .. })
+                    && !self.fleet.underlay.endpoints(host).is_empty(),
+                "without a network that is there",
+            ),
+            // Both have just heard from each other.
+            (
+                calm && !matches!(reason.reach(), Reach::Straight | Reach::Relayed),
+                "of who has just been talking",
+            ),
+        ];
+        let (_, what) = wrong.into_iter().find(|(is_wrong, _)| *is_wrong)?;
+        Some(what)
     }
 
     fn expect_direct(
@@ -409,6 +473,9 @@ impl Drop for History {
         }
     }
 }
+
+/// Longer than a search for a straight way lasts.
+const SEARCH_MAX: Duration = Duration::from_secs(4);
 
 /// Longer than an unanswered packet is tried for: a session may last three minutes more, and nine minutes after it
 /// everybody has given up.

@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Forwarded, Now, PathView, PeerState, Protocol, Refusal, RelayLimits, RelayServer, Remote,
-    Transmit, Via,
+    Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason, Refusal, RelayLimits,
+    RelayServer, Remote, Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 
@@ -149,6 +149,16 @@ impl Machine {
     ) -> Option<(PeerState, Option<Via>)> {
         let view = self.node.engine.peer(key, now)?;
         Some((view.state, view.via))
+    }
+
+    /// Why it reaches a peer as it does, or does not.
+    pub(super) fn reason_of(&self, key: &WireguardPublicKey, now: Now) -> Option<Reason> {
+        Some(self.node.engine.peer(key, now)?.reason)
+    }
+
+    /// What it can tell of its ways to a peer.
+    pub(super) fn story_of(&self, key: &WireguardPublicKey) -> PeerStory {
+        self.node.engine.story(key)
     }
 
     /// The ways to a peer that it knows.
