@@ -10,6 +10,7 @@ use std::{
 };
 
 use mesh_control::{Connection, RequestError, connect};
+use mesh_core::Reach;
 use mesh_types::{MachineName, Prefix, Serial};
 use mesh_wire::control::{ENDPOINTS_MAX, Notice, Reply, Request};
 use rand::{Rng as _, SeedableRng, rngs::StdRng};
@@ -24,7 +25,7 @@ use crate::{
     backoff::Backoff,
     chain,
     config::HostPort,
-    view::{Phase, Verdict},
+    view::Verdict,
 };
 
 /// How long a controller may take to answer where a peer is.
@@ -330,7 +331,7 @@ async fn find_wanted(agent: &Agent, connection: &Arc<Connection>) -> Infallible 
     let prefix = agent.config().network.prefix();
     let mut questions = JoinSet::new();
     for (peer, link) in agent.overlay.links() {
-        if matches!(link.phase, Phase::Connecting(_) | Phase::Silent(_)) {
+        if matches!(link.reason.reach(), Reach::Connecting | Reach::Unreachable) {
             let question = ask_endpoints(connection.clone(), peer.clone());
             questions.spawn(async move { (peer, question.await) });
         }

@@ -40,6 +40,7 @@ mod testing;
 mod underlay;
 mod upgrade;
 mod view;
+mod why;
 
 use std::io;
 

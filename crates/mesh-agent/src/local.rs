@@ -9,12 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_api::{Hosts, Logs, Ping, Probe, Status, VERSION};
+use mesh_api::{Hosts, Logs, Ping, Probe, Status, VERSION, Why};
+use mesh_inventory::roster::{Member, Roster};
 use mesh_types::MachineName;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use crate::{agent::Agent, names, snapshot};
+use crate::{agent::Agent, names, snapshot, view};
 
 /// How long one ping waits for its answer, at most.
 const PING_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -32,6 +33,11 @@ struct PingQuery {
 }
 
 #[derive(Deserialize)]
+struct WhyQuery {
+    name: String,
+}
+
+#[derive(Deserialize)]
 struct LogsQuery {
     lines: Option<usize>,
 }
@@ -43,6 +49,7 @@ struct Refused(StatusCode, String);
 pub(crate) async fn serve(agent: Arc<Agent>, listener: UnixListener) -> std::io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/why", get(why))
         .route("/v1/ping", post(ping))
         .route("/v1/probe", post(probe))
         .route("/v1/logs", get(logs))
@@ -78,21 +85,37 @@ async fn ping(
     State(agent): State<Arc<Agent>>,
     Query(query): Query<PingQuery>,
 ) -> Result<Json<Ping>, Refused> {
-    let name: MachineName = query
-        .name
-        .parse()
-        .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("{error}")))?;
     let roster = agent.roster().ok_or_else(no_roster)?;
-    let member = roster.members().get(&name).ok_or_else(|| {
-        let reason = format!(
-            "`{name}` is not in the roster (serial {})",
-            roster.head().serial
-        );
-        Refused(StatusCode::NOT_FOUND, reason)
-    })?;
+    let member = member(&roster, &query.name)?;
     let millis = query.timeout_millis.unwrap_or(PING_TIMEOUT_DEFAULT_MILLIS);
     let timeout = Duration::from_millis(millis).min(PING_TIMEOUT_MAX);
     Ok(Json(snapshot::ping(&agent, member, timeout).await))
+}
+
+async fn why(
+    State(agent): State<Arc<Agent>>,
+    Query(query): Query<WhyQuery>,
+) -> Result<Json<Why>, Refused> {
+    let roster = agent.roster().ok_or_else(no_roster)?;
+    let member = member(&roster, &query.name)?;
+    Ok(Json(snapshot::why(&agent, member)))
+}
+
+/// The member of that name.
+fn member<'a>(roster: &'a Roster, name: &str) -> Result<&'a Member, Refused> {
+    let name: MachineName = name
+        .parse()
+        .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("{error}")))?;
+    roster.members().get(&name).ok_or_else(|| {
+        let meant = view::nearest(&name, roster.members().keys());
+        let meant = meant.map(|near| format!("; did you mean `{near}`?"));
+        let reason = format!(
+            "`{name}` is not in the roster (serial {}){}",
+            roster.head().serial,
+            meant.unwrap_or_default()
+        );
+        Refused(StatusCode::NOT_FOUND, reason)
+    })
 }
 
 fn no_roster() -> Refused {
@@ -170,12 +193,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_member_has_a_story() {
+        for (name, code, helps) in [
+            ("cinnabar", "no-way", true),
+            ("scheelite", "switched-off", true),
+            ("galena", "this-machine", false),
+        ] {
+            let question = format!("GET /v1/why?name={name}");
+            let (status, why): (_, Why) = ask(&question).await;
+            assert_eq!((status, why.peer.reason_code.as_str()), (200, code));
+            assert_eq!(why.helps.is_some(), helps, "{name}");
+            let moons: Vec<_> = why.moons.into_iter().filter_map(|moon| moon.name).collect();
+            assert_eq!(moons, [self::name("cinnabar")], "{name}");
+        }
+    }
+
+    #[tokio::test]
     async fn wrong_questions_are_refused_in_words() {
         for (question, expected, words) in [
             (
                 "POST /v1/ping?name=nobody",
                 404,
                 "`nobody` is not in the roster (serial 7)",
+            ),
+            (
+                "GET /v1/why?name=galina",
+                404,
+                "`galina` is not in the roster (serial 7); did you mean `galena`?",
             ),
             ("POST /v1/ping?name=No_Name", 400, "use `no-name`"),
             ("GET /v2/status", 404, "does not know the question"),

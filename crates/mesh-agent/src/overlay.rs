@@ -12,8 +12,9 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Now, OPENER_HOPS, PacketRefused,
-    PeerState, PeerView, Received, Remote, Stamp, TakeOverError, TakenOver, Via,
+    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Mapping, MoonView, Now,
+    OPENER_HOPS, PacketRefused, PeerStory, PeerView, Received, Remote, Stamp, TakeOverError,
+    TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -26,7 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     peers::{self, Directory},
     relay::{Moon, streams::Streams},
-    view::{Link, Phase},
+    view::Link,
 };
 
 /// News that wait for the control plane; further ones are dropped, as each comes again, and the
@@ -35,10 +36,6 @@ const NEWS_MAX: usize = 1024;
 
 /// Pings that may wait for their answers at a time.
 const PINGS_MAX: usize = 1024;
-
-/// A session without traffic for this long shows as idle: three times the 10 s after which a peer that
-/// got data lets itself be heard of.
-const IDLE_AFTER: Duration = Duration::from_secs(30);
 
 /// What the engine tells the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +66,16 @@ pub(crate) enum PingOutcome {
     Unanswered,
     /// Others wait already, more than are allowed.
     TooMany,
+}
+
+/// What the engine can tell of a peer, at a moment.
+#[derive(Debug)]
+pub(crate) struct Tale {
+    pub(crate) story: PeerStory,
+    pub(crate) moons: Vec<MoonView>,
+    pub(crate) candidates: Vec<SocketAddr>,
+    pub(crate) mappings: [Mapping; 2],
+    pub(crate) now: Instant,
 }
 
 /// The engine with what surrounds it. Shared by the data threads, the timer thread and the control plane.
@@ -241,6 +248,24 @@ impl Overlay {
                 ))
             })
             .collect()
+    }
+
+    /// What the engine can tell of `peer` and of the moons; of one that is no peer, of the moons alone.
+    pub(crate) fn tale(&self, peer: &MachineName) -> Tale {
+        let state = self.lock();
+        let key = state.directory.key(peer);
+        Tale {
+            story: key.map(|key| state.engine.story(&key)).unwrap_or_default(),
+            moons: state.engine.moon_views(),
+            candidates: state.engine.candidates(),
+            mappings: state.engine.mappings(),
+            now: clock::now(),
+        }
+    }
+
+    /// The name of the peer with this key.
+    pub(crate) fn name_of(&self, key: &WireguardPublicKey) -> Option<MachineName> {
+        self.lock().directory.name(key).cloned()
     }
 
     /// A stream to `peer` was opened, or is over.
@@ -505,27 +530,15 @@ pub(crate) fn now() -> Now {
 }
 
 fn link(view: &PeerView, relay: Option<MachineName>, now: Instant) -> Link {
-    let since = |since: Instant| now.saturating_since(since);
-    let last_handshake = view.last_handshake.map(|at| at.instant);
-    let quiet = view
-        .last_traffic
-        .max(last_handshake)
-        .is_none_or(|at| since(at) >= IDLE_AFTER);
-    let phase = match view.state {
-        PeerState::Never | PeerState::Idle => Phase::Idle,
-        PeerState::Connecting { since: at } => Phase::Connecting(since(at)),
-        PeerState::Unanswered { since: at } if view.protocol.is_some() => Phase::Silent(since(at)),
-        PeerState::Unanswered { since: at } => Phase::Connecting(since(at)),
-        PeerState::Established if quiet => Phase::Idle,
-        PeerState::Established => Phase::Connected,
-    };
     Link {
         endpoint: view.via.and_then(Via::udp),
         relay,
         ways: view.ways,
         mtu: view.mtu.unwrap_or(MTU_BASE),
-        phase,
-        last_handshake: last_handshake.map(since),
+        reason: view.reason,
+        last_handshake: view
+            .last_handshake
+            .map(|at| now.saturating_since(at.instant)),
         rtt: view.rtt,
         clock_ahead_millis: view.clock_ahead_millis,
         rx_bytes: view.received_bytes,

@@ -6,9 +6,12 @@ use std::{
 };
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, Ping, RosterStatus, SelfStatus, Status, VERSION,
+    ConfinementStatus, ControllerStatus, PeerState, Ping, RosterStatus, SelfStatus, Status,
+    VERSION, Why,
 };
+use mesh_core::Reason;
 use mesh_inventory::roster::{Member, Role, Roster};
+use mesh_os::clock;
 use mesh_types::{MachineName, MemberKey, NodeId};
 
 use crate::{
@@ -17,6 +20,7 @@ use crate::{
     device::Device,
     overlay::PingOutcome,
     view::{self, Link, Scene, Standing, Verdict},
+    why,
 };
 
 /// The whole status at this moment.
@@ -64,16 +68,17 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
         relay: None,
         reason: None,
     };
-    let is_self = matches!(&member.public_key, Some(MemberKey::Mesh(key)) if key == agent.public());
+    let is_self = is_self(agent, member);
     let not_tried = if is_self {
-        Some("this is the machine itself".to_owned())
+        Some(Reason::ThisMachine)
     } else if agent.standing() == Standing::Member {
         view::not_tried(member)
     } else {
-        Some("this machine is not admitted".to_owned())
+        Some(Reason::NotAdmitted)
     };
-    if not_tried.is_some() {
-        answer.reason = not_tried;
+    if let Some(reason) = not_tried {
+        let scene = scene(agent, &agent.controllers(), &BTreeMap::new());
+        answer.reason = view::line(reason, member, None, &scene).reason;
         return answer;
     }
     match agent.overlay.ping(&member.name, timeout).await {
@@ -96,7 +101,7 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
             let peer = view::peer(member, links.get(&member.name), &scene);
             answer.endpoint = peer.endpoint;
             answer.reason = Some(match peer.reason {
-                Some(reason) if reason != "no traffic" => reason,
+                Some(reason) if !is_reached(peer.state) => reason,
                 Some(_) | None => format!("no answer in {} ms", timeout.as_millis()),
             });
         }
@@ -105,6 +110,36 @@ pub(crate) async fn ping(agent: &Agent, member: &Member, timeout: Duration) -> P
         }
     }
     answer
+}
+
+/// The whole story of one member.
+pub(crate) fn why(agent: &Agent, member: &Member) -> Why {
+    let links = agent.overlay.links();
+    let link = links.get(&member.name);
+    let scene = scene(agent, &agent.controllers(), &links);
+    let reason = if is_self(agent, member) {
+        Reason::ThisMachine
+    } else {
+        view::reason(member, link, &scene)
+    };
+    why::tell(
+        view::line(reason, member, link, &scene),
+        view::words::helps(reason, member, &scene),
+        &agent.overlay.tale(&member.name),
+        |key| agent.overlay.name_of(key),
+        scene.unix_seconds,
+    )
+}
+
+const fn is_reached(state: PeerState) -> bool {
+    match state {
+        PeerState::Connected | PeerState::Idle => true,
+        PeerState::Connecting | PeerState::Unreachable | PeerState::Unavailable => false,
+    }
+}
+
+fn is_self(agent: &Agent, member: &Member) -> bool {
+    matches!(&member.public_key, Some(MemberKey::Mesh(key)) if key == agent.public())
 }
 
 fn scene(
@@ -125,6 +160,8 @@ fn scene(
             .iter()
             .any(|(_, facts)| facts.verdict == Verdict::Admitted),
         skew: skew.map(Duration::from_millis),
+        listen_port: agent.overlay.socket.port(),
+        now: clock::now(),
         unix_seconds: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |elapsed| elapsed.as_secs()),

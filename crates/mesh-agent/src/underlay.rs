@@ -31,9 +31,10 @@ fn look_up(agent: &Agent) -> bool {
             });
             if changed {
                 debug!(endpoints = ?*agent.endpoints.borrow(), "own endpoints changed");
-                let endpoints = agent.endpoints.borrow().clone();
-                agent.overlay.set_own_endpoints(endpoints);
             }
+            // Also if there are none from the start: that is a reason.
+            let endpoints = agent.endpoints.borrow().clone();
+            agent.overlay.set_own_endpoints(endpoints);
             changed
         }
         Err(error) => {

@@ -2,11 +2,14 @@
 //!
 //! Pure: the shell collects the facts, tests make them up.
 
+pub(crate) mod words;
+
 use std::{net::SocketAddr, time::Duration};
 
 use mesh_api::{PathKind, PeerState, PeerStatus};
+use mesh_core::{Reach, Reason};
 use mesh_inventory::roster::{Member, Roster};
-use mesh_types::{MachineName, MemberKey, NodeId, Serial};
+use mesh_types::{Instant, MachineName, MemberKey, NodeId, Serial};
 
 /// From this difference of the clocks on, it is named: far above what drift and latency make.
 const SKEW_NAMED_MIN: Duration = Duration::from_secs(120);
@@ -43,12 +46,12 @@ pub(crate) struct Link {
     pub(crate) endpoint: Option<SocketAddr>,
     /// The moon that relays, if one does.
     pub(crate) relay: Option<MachineName>,
-    /// How many ways may be tried.
+    /// How many ways are known.
     pub(crate) ways: usize,
     /// The largest packet that goes by it, in bytes; 0: there is no way.
     pub(crate) mtu: u16,
-    /// What goes on with it.
-    pub(crate) phase: Phase,
+    /// Why it is reached as it is, or is not.
+    pub(crate) reason: Reason,
     /// Time since the last completed handshake.
     pub(crate) last_handshake: Option<Duration>,
     /// The last round trip.
@@ -72,24 +75,6 @@ impl Link {
     }
 }
 
-/// What goes on with a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Nothing is sent and nothing expected.
-    #[default]
-    Idle,
-    /// A handshake is under way, or traffic waits for one, for this long.
-    Connecting(Duration),
-    /// There is a session, and the peer answers.
-    Connected,
-    /// There is a session, but what was sent has not been answered for this long.
-    Silent(Duration),
-}
-
-/// From when on an unanswered handshake makes a peer unreachable: the second of WireGuard's attempts,
-/// which are 5 s apart, went unanswered too.
-const CONNECTING_MAX: Duration = Duration::from_secs(10);
-
 /// What every peer's line depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scene {
@@ -99,8 +84,19 @@ pub(crate) struct Scene {
     pub(crate) controller: bool,
     /// By how much this machine's clock differs from those of others; `None`: not known.
     pub(crate) skew: Option<Duration>,
+    /// The UDP port of this machine's agent.
+    pub(crate) listen_port: u16,
+    /// The clock of what the engine tells.
+    pub(crate) now: Instant,
     /// The wall clock, in seconds since 1970.
     pub(crate) unix_seconds: u64,
+}
+
+impl Scene {
+    /// How long ago something was, as people read it.
+    fn age(&self, at: Instant) -> String {
+        duration(self.now.saturating_since(at))
+    }
 }
 
 impl Standing {
@@ -149,31 +145,53 @@ pub(crate) fn admission(verdicts: &[Verdict], standing: &Standing) -> Result<(),
 }
 
 /// Why a member is not tried, whatever the engine says; `None`: it is.
-pub(crate) fn not_tried(member: &Member) -> Option<String> {
+pub(crate) fn not_tried(member: &Member) -> Option<Reason> {
     if !member.enabled {
-        return Some("switched off".to_owned());
+        return Some(Reason::SwitchedOff);
     }
     match &member.public_key {
-        None => Some("no key in roster".to_owned()),
+        None => Some(Reason::NoKey),
         Some(MemberKey::Wireguard(_)) if member.gateways.is_empty() => {
-            Some("a guest without a gateway".to_owned())
+            Some(Reason::GuestWithoutGateway)
         }
-        Some(MemberKey::Wireguard(_)) => {
-            let gateways: Vec<_> = member.gateways.iter().map(ToString::to_string).collect();
-            Some(format!("a guest of {}", gateways.join(", ")))
-        }
+        Some(MemberKey::Wireguard(_)) => Some(Reason::Guest),
         Some(MemberKey::Mesh(_)) => None,
+    }
+}
+
+/// Why a member is reached as it is, or is not.
+pub(crate) fn reason(member: &Member, link: Option<&Link>, scene: &Scene) -> Reason {
+    if let Some(reason) = not_tried(member) {
+        return reason;
+    }
+    match link {
+        _ if !scene.member => Reason::NotAdmitted,
+        None => Reason::NoTraffic,
+        Some(link) => link.reason,
     }
 }
 
 /// The line of one peer.
 pub(crate) fn peer(member: &Member, link: Option<&Link>, scene: &Scene) -> PeerStatus {
-    let (state, reason) = state(member, link, scene);
+    line(reason(member, link, scene), member, link, scene)
+}
+
+/// The line of one member that is in the state for which `reason` is.
+pub(crate) fn line(
+    reason: Reason,
+    member: &Member,
+    link: Option<&Link>,
+    scene: &Scene,
+) -> PeerStatus {
     let link = link.cloned().unwrap_or_default();
+    let state = state(reason);
     let connected = state == PeerState::Connected;
     let in_use = connected || (state == PeerState::Idle && link.last_handshake.is_some());
     let last_handshake_seconds = link.last_handshake.map(|age| age.as_secs());
     let path = link.path().filter(|_| in_use);
+    let towards_peer = link
+        .clock_ahead_millis
+        .map(|millis| Duration::from_millis(millis.unsigned_abs()));
     PeerStatus {
         name: member.name.clone(),
         address: member.address,
@@ -188,60 +206,37 @@ pub(crate) fn peer(member: &Member, link: Option<&Link>, scene: &Scene) -> PeerS
             .map(|age| mesh_api::rfc3339(scene.unix_seconds.saturating_sub(age))),
         last_handshake_seconds,
         state,
-        reason,
+        reason: words::short(reason, member, towards_peer.or(scene.skew), scene),
+        reason_code: reason.code().to_owned(),
         rx_bytes: link.rx_bytes,
         tx_bytes: link.tx_bytes,
     }
 }
 
-fn state(member: &Member, link: Option<&Link>, scene: &Scene) -> (PeerState, Option<String>) {
-    if let Some(reason) = not_tried(member) {
-        return (PeerState::Unavailable, Some(reason));
-    }
-    if !scene.member {
-        let reason = "this machine is not admitted".to_owned();
-        return (PeerState::Unavailable, Some(reason));
-    }
-    let Some(link) = link else {
-        return (PeerState::Idle, Some("no traffic".to_owned()));
-    };
-    match link.phase {
-        Phase::Connected => (PeerState::Connected, None),
-        Phase::Idle => (PeerState::Idle, Some("no traffic".to_owned())),
-        Phase::Connecting(_) if link.path().is_none() && link.ways == 0 => {
-            (PeerState::Unreachable, Some(no_endpoint(scene)))
-        }
-        Phase::Connecting(since) if since < CONNECTING_MAX => (
-            PeerState::Connecting,
-            Some("handshake under way".to_owned()),
-        ),
-        Phase::Connecting(since) => {
-            let what = format!("handshake unanswered for {}", duration(since));
-            (PeerState::Unreachable, Some(with_skew(what, link, scene)))
-        }
-        Phase::Silent(since) => {
-            let what = format!("no answer for {}", duration(since));
-            (PeerState::Unreachable, Some(with_skew(what, link, scene)))
-        }
+fn state(reason: Reason) -> PeerState {
+    match reason.reach() {
+        Reach::Straight | Reach::Relayed => PeerState::Connected,
+        Reach::Idle => PeerState::Idle,
+        Reach::Connecting => PeerState::Connecting,
+        Reach::Unreachable => PeerState::Unreachable,
+        Reach::Untried => PeerState::Unavailable,
     }
 }
 
-fn no_endpoint(scene: &Scene) -> String {
-    if scene.controller {
-        "no endpoint known".to_owned()
-    } else {
-        "no endpoint known, and no controller is connected".to_owned()
-    }
-}
-
-fn with_skew(what: String, link: &Link, scene: &Scene) -> String {
-    let towards_peer = link
-        .clock_ahead_millis
-        .map(|millis| Duration::from_millis(millis.unsigned_abs()));
-    match skew_reason(towards_peer.or(scene.skew)) {
-        Some(skew) => format!("{skew}; {what}"),
-        None => what,
-    }
+/// The name that comes closest to a `wrong` one, if any is close.
+pub(crate) fn nearest<'a>(
+    wrong: &MachineName,
+    names: impl IntoIterator<Item = &'a MachineName>,
+) -> Option<&'a MachineName> {
+    names
+        .into_iter()
+        .map(|name| {
+            let distance = strsim::damerau_levenshtein(name.as_str(), wrong.as_str());
+            (distance, name)
+        })
+        .min()
+        .filter(|(distance, name)| *distance <= name.as_str().len() / 3 + 1)
+        .map(|(_, name)| name)
 }
 
 /// Names a difference of the clocks that is too large: `clock differs by 9 min`.
@@ -260,7 +255,7 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

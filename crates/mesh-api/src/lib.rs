@@ -6,6 +6,7 @@
 mod controller;
 mod names;
 mod time;
+mod why;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
 pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
 pub use time::rfc3339;
+pub use why::{MoonStatus, Nat, WayChange, WayEvent, WayOrigin, WayStatus, Why};
 
 /// The version of every object here.
 pub const VERSION: u32 = 1;
@@ -186,8 +188,12 @@ pub struct PeerStatus {
     pub last_handshake_seconds: Option<u64>,
     /// What it is to this machine.
     pub state: PeerState,
-    /// Why it is in this state, such as `handshake unanswered for 12 s`; `None` when connected.
+    /// Why it is in this state, such as `handshake unanswered for 12 s`; `None` when packets go straight.
     pub reason: Option<String>,
+    /// The reason for programs, such as `unanswered`: of those in `docs/paths.md`, to which more may be
+    /// added. Empty: the agent is of a release that has none.
+    #[serde(default)]
+    pub reason_code: String,
     /// Bytes received from it in packets of the tunnel.
     pub rx_bytes: u64,
     /// Bytes sent to it in packets of the tunnel.

@@ -15,3 +15,4 @@ pub(crate) mod resolver;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod version;
+pub(crate) mod why;

@@ -6,6 +6,7 @@ use std::{
     thread::JoinHandle,
 };
 
+use mesh_core::Reason;
 use mesh_os::{
     poll::{Wake, wait_readable},
     udp::{RecvBatch, SendBatch},
@@ -147,12 +148,12 @@ async fn a_ping_goes_there_and_back_and_the_peers_show_as_connected() {
         panic!("{outcome:?}");
     };
     assert_eq!(endpoint, Some(b.endpoint()));
-    assert_eq!(a.overlay.links()[&name("galena")].phase, Phase::Connected);
+    assert_eq!(a.overlay.links()[&name("galena")].reason, Reason::Direct);
     // The other side learnt the endpoint from the handshake.
     let link = &b.overlay.links()[&name("cinnabar")];
     assert_eq!(
-        (link.phase, link.endpoint),
-        (Phase::Connected, Some(a.endpoint()))
+        (link.reason, link.endpoint),
+        (Reason::Direct, Some(a.endpoint()))
     );
 }
 

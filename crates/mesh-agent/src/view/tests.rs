@@ -1,13 +1,18 @@
 use mesh_inventory::roster::Role;
 use mesh_types::WireguardPublicKey;
+use mesh_wire::tunnel::RelayRefused;
 
 use super::*;
 use crate::testing::{Fleet, member, name, seed};
+
+const NOW: Instant = Instant::from_micros(1_000_000_000);
 
 const SCENE: Scene = Scene {
     member: true,
     controller: true,
     skew: None,
+    listen_port: 4193,
+    now: NOW,
     unix_seconds: 1_795_179_517,
 };
 
@@ -15,75 +20,189 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn link(phase: Phase) -> Link {
+/// So many seconds before [`NOW`].
+fn ago(seconds: u64) -> Instant {
+    Instant::from_micros(NOW.as_micros() - seconds * 1_000_000)
+}
+
+fn link(reason: Reason) -> Link {
     Link {
         endpoint: Some("192.0.2.7:4193".parse().unwrap()),
-        phase,
+        reason,
         ..Link::default()
     }
 }
 
+/// One of each kind, in the order of the documentation; `place` is where a kind stands in it.
+fn examples() -> Vec<Reason> {
+    let since = ago(12);
+    let refused = RelayRefused::Full;
+    vec![
+        Reason::Direct,
+        Reason::Stream,
+        Reason::Searching { since },
+        Reason::StraightSilent { since },
+        Reason::StraightOwes { answers: 2 },
+        Reason::NoCandidates,
+        Reason::NoCommonFamily,
+        Reason::BothNatsVary,
+        Reason::OwnNatVaries,
+        Reason::PeerNatVaries,
+        Reason::NoAnswer {
+            candidates: 3,
+            probes: 21,
+        },
+        Reason::NoTraffic,
+        Reason::Handshake { since },
+        Reason::NoWay,
+        Reason::NoNetwork { since },
+        Reason::NeedsDisk { since },
+        Reason::NoMoonAnswers { since },
+        Reason::MoonsRefuse { since, refused },
+        Reason::NotThere { since },
+        Reason::NotAllowed { since },
+        Reason::Unanswered { since, ways: 2 },
+        Reason::Silent { since },
+        Reason::SwitchedOff,
+        Reason::NoKey,
+        Reason::Guest,
+        Reason::GuestWithoutGateway,
+        Reason::NotAdmitted,
+        Reason::ThisMachine,
+    ]
+}
+
+/// A new kind does not compile before it has a place, and the test below fails before it has an example.
+const fn place(reason: Reason) -> usize {
+    match reason {
+        Reason::Direct => 0,
+        Reason::Stream => 1,
+        Reason::Searching { .. } => 2,
+        Reason::StraightSilent { .. } => 3,
+        Reason::StraightOwes { .. } => 4,
+        Reason::NoCandidates => 5,
+        Reason::NoCommonFamily => 6,
+        Reason::BothNatsVary => 7,
+        Reason::OwnNatVaries => 8,
+        Reason::PeerNatVaries => 9,
+        Reason::NoAnswer { .. } => 10,
+        Reason::NoTraffic => 11,
+        Reason::Handshake { .. } => 12,
+        Reason::NoWay => 13,
+        Reason::NoNetwork { .. } => 14,
+        Reason::NeedsDisk { .. } => 15,
+        Reason::NoMoonAnswers { .. } => 16,
+        Reason::MoonsRefuse { .. } => 17,
+        Reason::NotThere { .. } => 18,
+        Reason::NotAllowed { .. } => 19,
+        Reason::Unanswered { .. } => 20,
+        Reason::Silent { .. } => 21,
+        Reason::SwitchedOff => 22,
+        Reason::NoKey => 23,
+        Reason::Guest => 24,
+        Reason::GuestWithoutGateway => 25,
+        Reason::NotAdmitted => 26,
+        Reason::ThisMachine => LAST_PLACE,
+    }
+}
+
+const LAST_PLACE: usize = 27;
+
+fn guest() -> Member {
+    let mut pixel = member("pixel", None, Role::Peer);
+    let key = WireguardPublicKey::try_from(seed().public().wireguard().as_bytes().as_slice());
+    pixel.public_key = Some(MemberKey::Wireguard(key.unwrap()));
+    pixel
+}
+
 #[test]
-fn every_state_of_a_peer_has_a_named_reason() {
-    use PeerState::{Connected, Connecting, Idle, Unreachable};
+fn the_documentation_has_every_reason_as_it_is_shown() {
+    let places: Vec<_> = examples().into_iter().map(place).collect();
+    assert_eq!(places, Vec::from_iter(0..=LAST_PLACE));
+    let page = include_str!("../../../../docs/paths.md");
+    let section = page.split("\n## Reasons\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().unwrap();
+    let documented: Vec<(String, String)> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|row| {
+            let mut cells = row.split(" | ");
+            let code = cells.next().unwrap().trim_end_matches('`');
+            let shown = cells.next().unwrap().trim_matches('`');
+            (code.to_owned(), shown.to_owned())
+        })
+        .collect();
+    let mut galena = member("galena", Some(&seed()), Role::Peer);
+    galena.gateways = vec![name("cinnabar")];
+    let shown =
+        |reason: Reason| words::short(reason, &galena, None, &SCENE).unwrap_or("-".to_owned());
+    let expected: Vec<(String, String)> = examples()
+        .into_iter()
+        .map(|reason| (reason.code().to_owned(), shown(reason)))
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn whatever_is_wrong_has_a_next_step() {
     let galena = member("galena", Some(&seed()), Role::Peer);
-    let homeless = Link {
-        endpoint: None,
-        ..link(Phase::Connecting(seconds(7)))
-    };
-    let alone = Scene {
-        controller: false,
-        ..SCENE
-    };
+    let at_rest = [
+        "direct",
+        "searching",
+        "straight-owes",
+        "handshake",
+        "this-machine",
+    ];
+    for reason in examples() {
+        let helps = words::helps(reason, &galena, &SCENE);
+        assert_eq!(
+            helps.is_none(),
+            at_rest.contains(&reason.code()),
+            "{reason:?}: {helps:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_clock_is_named_where_it_may_be_the_cause() {
+    let galena = member("galena", Some(&seed()), Role::Peer);
     let skewed = Scene {
         skew: Some(seconds(9 * 60 + 5)),
         ..SCENE
     };
-    let table = [
-        (None, SCENE, Idle, Some("no traffic")),
-        (Some(link(Phase::Idle)), SCENE, Idle, Some("no traffic")),
-        (Some(link(Phase::Connected)), SCENE, Connected, None),
-        (Some(link(Phase::Connected)), skewed, Connected, None),
-        (
-            Some(homeless.clone()),
-            SCENE,
-            Unreachable,
-            Some("no endpoint known"),
-        ),
-        (
-            Some(homeless.clone()),
-            alone,
-            Unreachable,
-            Some("no endpoint known, and no controller is connected"),
-        ),
-        (
-            Some(link(Phase::Connecting(seconds(3)))),
-            SCENE,
-            Connecting,
-            Some("handshake under way"),
-        ),
-        (
-            Some(link(Phase::Connecting(seconds(12)))),
-            SCENE,
-            Unreachable,
-            Some("handshake unanswered for 12 s"),
-        ),
-        (
-            Some(link(Phase::Connecting(seconds(12)))),
-            skewed,
-            Unreachable,
-            Some("clock differs by 9 min; handshake unanswered for 12 s"),
-        ),
-        (
-            Some(link(Phase::Silent(seconds(200)))),
-            SCENE,
-            Unreachable,
-            Some("no answer for 3 min"),
-        ),
-    ];
-    for (link, scene, expected, reason) in table {
-        let status = peer(&galena, link.as_ref(), &scene);
-        assert_eq!((status.state, status.reason.as_deref()), (expected, reason));
+    let shown = |reason: Reason| peer(&galena, Some(&link(reason)), &skewed).reason;
+    let silent = Reason::Unanswered {
+        since: ago(12),
+        ways: 1,
+    };
+    assert_eq!(
+        shown(silent).as_deref(),
+        Some("clock differs by 9 min; handshake unanswered for 12 s")
+    );
+    assert_eq!(shown(Reason::Direct), None);
+    assert_eq!(shown(Reason::NoTraffic).as_deref(), Some("no traffic"));
+    assert_eq!(
+        shown(Reason::Handshake { since: ago(2) }).as_deref(),
+        Some("handshake under way")
+    );
+}
+
+#[test]
+fn a_state_follows_from_each_reason() {
+    use PeerState::{Connected, Connecting, Idle, Unavailable, Unreachable};
+    let galena = member("galena", Some(&seed()), Role::Peer);
+    for reason in examples() {
+        let expected = match place(reason) {
+            0..=10 => Connected,
+            11 => Idle,
+            12 => Connecting,
+            13..=21 => Unreachable,
+            _ => Unavailable,
+        };
+        let status = peer(&galena, Some(&link(reason)), &SCENE);
+        assert_eq!(status.state, expected, "{reason:?}");
+        assert_eq!(status.reason_code, reason.code());
+        assert_eq!(status.reason.is_none(), reason == Reason::Direct);
     }
 }
 
@@ -92,10 +211,8 @@ fn a_member_that_cannot_be_tried_says_why() {
     let mut off = member("scheelite", Some(&seed()), Role::Peer);
     off.enabled = false;
     let keyless = member("rosegold", None, Role::Peer);
-    let mut pixel = member("pixel", None, Role::Peer);
-    let key = WireguardPublicKey::try_from(seed().public().wireguard().as_bytes().as_slice());
-    pixel.public_key = Some(MemberKey::Wireguard(key.unwrap()));
-    let mut gated = pixel.clone();
+    let pixel = guest();
+    let mut gated = guest();
     gated.gateways = vec![name("cinnabar"), name("electrum")];
     for (member, reason) in [
         (&off, "switched off"),
@@ -104,11 +221,39 @@ fn a_member_that_cannot_be_tried_says_why() {
         (&gated, "a guest of cinnabar, electrum"),
     ] {
         // Even if the engine still had a session.
-        let status = peer(member, Some(&link(Phase::Connected)), &SCENE);
+        let status = peer(member, Some(&link(Reason::Direct)), &SCENE);
         assert_eq!(status.state, PeerState::Unavailable);
         assert_eq!(status.reason.as_deref(), Some(reason));
         assert_eq!(status.path, None);
     }
+}
+
+#[test]
+fn a_peer_without_a_way_says_whether_anybody_could_know_one() {
+    let galena = member("galena", Some(&seed()), Role::Peer);
+    let alone = Scene {
+        controller: false,
+        ..SCENE
+    };
+    let shown = |scene: &Scene| {
+        peer(&galena, Some(&link(Reason::NoWay)), scene)
+            .reason
+            .unwrap()
+    };
+    assert_eq!(shown(&SCENE), "no endpoint known");
+    assert_eq!(
+        shown(&alone),
+        "no endpoint known, and no controller is connected"
+    );
+    assert_eq!(peer(&galena, None, &SCENE).reason_code, "no-traffic");
+}
+
+#[test]
+fn a_misspelt_name_finds_the_one_that_was_meant() {
+    let names = ["cinnabar", "galena", "pyrite"].map(name);
+    assert_eq!(nearest(&name("galina"), &names), Some(&names[1]));
+    assert_eq!(nearest(&name("pirite"), &names), Some(&names[2]));
+    assert_eq!(nearest(&name("zirconia"), &names), None);
 }
 
 #[test]
@@ -134,7 +279,7 @@ fn a_connected_peer_shows_its_path_and_numbers() {
         rtt: Some(Duration::from_micros(1_234)),
         rx_bytes: 10,
         tx_bytes: 20,
-        ..link(Phase::Connected)
+        ..link(Reason::Direct)
     };
     let status = peer(&galena, Some(&link), &SCENE);
     assert_eq!(status.path, Some(PathKind::Direct));

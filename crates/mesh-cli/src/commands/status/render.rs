@@ -26,6 +26,9 @@ pub(crate) fn status(status: &Status) -> String {
     let mut text = header(status);
     text.push('\n');
     text.push_str(&peers(&status.peers));
+    if let Some(hint) = hint(&status.peers) {
+        text.push_str(&hint);
+    }
     text
 }
 
@@ -168,6 +171,19 @@ fn controller(controller: &ControllerStatus) -> String {
 fn peers(peers: &[PeerStatus]) -> String {
     let rows: Vec<_> = peers.iter().map(row).collect();
     human::table(&COLUMNS, &rows)
+}
+
+/// Where to read on, if a peer is reached by a moon or a stream, or is not although it was tried.
+fn hint(peers: &[PeerStatus]) -> Option<String> {
+    let odd = |peer: &&PeerStatus| match peer.state {
+        PeerState::Connected => peer.reason.is_some(),
+        PeerState::Unreachable => true,
+        PeerState::Idle | PeerState::Connecting | PeerState::Unavailable => false,
+    };
+    let name = &peers.iter().find(odd)?.name;
+    Some(format!(
+        "\n`mesh why {name}` tells more, and what would help\n"
+    ))
 }
 
 fn row(peer: &PeerStatus) -> Vec<String> {

@@ -23,6 +23,13 @@ fn peer(name: &str, state: PeerState, reason: Option<&str>) -> PeerStatus {
         last_handshake_seconds: None,
         state,
         reason: reason.map(str::to_owned),
+        reason_code: match reason {
+            None => "direct",
+            Some("no traffic") => "no-traffic",
+            Some("switched off") => "switched-off",
+            Some(_) => "unanswered",
+        }
+        .to_owned(),
         rx_bytes: 0,
         tx_bytes: 0,
     }
