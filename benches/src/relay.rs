@@ -53,9 +53,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let remote = Remote::Udp(SocketAddr::from((Ipv4Addr::from(number), 4193)));
         let now = Instant::ZERO;
         let token = server
-            .grant(key, remote, 0, &mut rng, now)
-            .map_err(|reason| anyhow::anyhow!("refused: {reason:?}"))?;
-        let _ = server.grant(key, remote, token, &mut rng, now);
+            .grant(key, remote, 0, Duration::ZERO, &mut rng, now)
+            .map_err(|reason| anyhow::anyhow!("refused: {reason:?}"))?
+            .token;
+        let _ = server.grant(key, remote, token, Duration::ZERO, &mut rng, now);
         clients.push(Client {
             remote,
             token,

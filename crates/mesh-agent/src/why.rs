@@ -49,7 +49,7 @@ pub(crate) fn tell(
     };
     let moon = |moon: &MoonView| MoonStatus {
         name: name(&moon.key),
-        relays: moon.relays,
+        relays: moon.token.is_some(),
         refused: moon.refused.map(words::refusal),
         unanswered_seconds: moon.unanswered_since.map(age),
         rtt_micros: moon.rtt.map(micros),

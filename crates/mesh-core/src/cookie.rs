@@ -281,7 +281,7 @@ impl Gate {
 }
 
 /// BLAKE2s keyed by `key`, 16 bytes long.
-fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+pub(crate) fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     let mut mac =
         <Blake2sMac<U16> as Mac>::new_from_slice(key).expect("16 and 32 bytes are valid keys");
     for part in parts {

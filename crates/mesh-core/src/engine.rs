@@ -2,6 +2,8 @@ mod agents;
 mod context;
 mod handover;
 mod handshakes;
+mod knocks;
+mod measure;
 mod moons;
 mod output;
 mod peer;
@@ -13,11 +15,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::{relay::is_frame, wireguard::is_data};
+use mesh_wire::{reflect::Heard, relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
@@ -72,6 +75,15 @@ pub struct PeerConfig {
     pub allowed_ips: Vec<IpNet>,
 }
 
+/// How mappings of NATs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// The longest silence that one was seen to hold; `None`: not measured on this network.
+    pub seen: Option<Duration>,
+    /// The longest silence that they are left in.
+    pub interval: Duration,
+}
+
 /// Why [`Engine::handle_packet`] does not take a packet from the TUN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PacketRefused {
@@ -124,7 +136,7 @@ impl Engine {
     /// Makes an engine without peers.
     pub fn new(config: EngineConfig, now: Now) -> Self {
         let mut engine = Self {
-            context: Context::new(config),
+            context: Context::new(config, now.instant),
             gate: Gate::new(now.instant),
             peers: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -242,6 +254,20 @@ impl Engine {
         self.context.relay_server = server;
     }
 
+    /// Sets the port from which this node, as a moon, can send by [`Event::KnockFromOtherPort`].
+    pub fn set_other_port(&mut self, port: Option<u16>) {
+        self.context.other_port = port;
+    }
+
+    /// For how long the NATs and firewalls before this machine were seen to hold a mapping, of IPv4 or IPv6.
+    pub fn keeping(&self, ipv6: bool) -> Keeping {
+        let hold = self.context.holds.of(ipv6);
+        Keeping {
+            seen: hold.seen(),
+            interval: hold.interval(),
+        }
+    }
+
     /// The ways to a peer, for people; none if the key is no peer's.
     pub fn paths(&self, key: &WireguardPublicKey) -> Vec<PathView> {
         self.peers
@@ -262,6 +288,13 @@ impl Engine {
         };
         let datagram = &mut datagram[offset..];
         if !is_data(datagram) {
+            match Heard::parse(datagram) {
+                Some(Heard::Knock(token)) => return self.handle_knock(from, token),
+                Some(Heard::Reflection(reflection)) => {
+                    return self.handle_reflection(from, reflection, now);
+                }
+                None => {}
+            }
             let outcome = match via {
                 Via::Relay(moon) if is_frame(datagram) => {
                     self.handle_notice(moon.as_bytes(), datagram, now)
@@ -360,6 +393,7 @@ impl Engine {
     /// a session or waits for one, at once and to all its endpoints.
     pub fn network_changed(&mut self, now: Now) {
         self.context.moons.forget_observed();
+        self.context.forget_holds(now.instant);
         self.for_each_peer(now, |peer, context| peer.network_changed(context, now));
     }
 

@@ -26,6 +26,7 @@ mod dialler;
 mod engine;
 mod forwarding;
 mod handover;
+mod hold;
 mod link;
 pub mod names;
 mod noise;
@@ -42,8 +43,8 @@ mod via;
 
 pub use dialler::{Dial, Dialler};
 pub use engine::{
-    Engine, EngineConfig, Event, MoonView, OPENER_HOPS, PacketRefused, PeerConfig, PeerState,
-    PeerStory, PeerView, Received, TakeOverError, TakenOver, Transmit,
+    Engine, EngineConfig, Event, Keeping, MoonView, OPENER_HOPS, PacketRefused, PeerConfig,
+    PeerState, PeerStory, PeerView, Received, TakeOverError, TakenOver, Transmit,
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
@@ -54,7 +55,7 @@ pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,
 };
 pub use reason::{Mapping, Reach, Reason};
-pub use relay::{Forwarded, RelayDropped, RelayLimits, RelayServer, RelayView};
+pub use relay::{Forwarded, Granted, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};

@@ -12,7 +12,7 @@
 //! | probes while in doubt | [`DOUBT`]: the way in use, and those that may take its place |
 //! | demotion | two probes overdue on it, and an answer on another since the doubt began |
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
-//! | a probe to keep a NAT's mapping | [`KEEP`] after the last packet on a straight way, while there is traffic |
+//! | a probe to keep a NAT's mapping | [`Facts::keep`] after the last packet on a straight way, while there is traffic |
 //! | probes of the size of packets | `mtu`, on the way in use |
 
 mod budget;
@@ -77,8 +77,6 @@ const OWED_AFTER_DEMOTION: u32 = 3;
 /// Traffic this long ago keeps ways alive; an idle pair costs nothing.
 const WARM: Duration = Duration::from_secs(60);
 
-/// Under the 30 s after which the most impatient NATs seen forget a UDP mapping (RFC 4787 wants 120 s).
-const KEEP: Duration = Duration::from_secs(20);
 
 /// What the path agent has to know of the session.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +93,8 @@ pub(crate) struct Facts {
     pub(crate) received: Option<Instant>,
     /// Whether packets were sent whose size matters, since the last check of it.
     pub(crate) large: bool,
+    /// How long the NATs before the way in use hold a mapping.
+    pub(crate) keep: Duration,
 }
 
 /// What [`Paths::run`] wants done.
@@ -638,7 +638,7 @@ impl Paths {
             .sent
             .max(probed)
             .max(self.ways.get(selected)?.answered);
-        last.map(|last| last + KEEP)
+        last.map(|last| last + facts.keep)
     }
 
     fn is_straight(&self) -> bool {

@@ -27,7 +27,10 @@
 mod fair;
 mod notices;
 mod rate;
+mod reflect;
 mod server;
+
+use std::time::Duration;
 
 use mesh_types::WireguardPublicKey;
 use mesh_wire::relay::HEADER_BYTES;
@@ -58,6 +61,17 @@ impl Default for RelayLimits {
             total_bytes_per_second: 125_000_000,
         }
     }
+}
+
+/// What a moon gave a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// What frames from the client's address carry.
+    pub token: u64,
+    /// How long it counts unless the client asks again.
+    pub lasts: Duration,
+    /// Whether it came back from the address before, so that frames go there.
+    pub proven: bool,
 }
 
 /// What became of a datagram that a moon looked at.

@@ -5,6 +5,7 @@
 
 pub mod control;
 pub mod gateway;
+pub mod reflect;
 pub mod relay;
 pub mod tunnel;
 pub mod wireguard;

@@ -16,9 +16,11 @@
 //! | 2 echo reply | 8 bytes id of the request, 8 bytes the replier's wall clock, 18 bytes endpoint |
 //! | 3 epoch notice | 8 bytes serial of the sender's roster, 32 bytes SHA-256 of its head |
 //! | 4 candidates | 1 byte 1 if the receiver's are asked for, 1 byte number, 2 bytes zero, 18 bytes each endpoint |
-//! | 5 relay request | 8 bytes id, 32 bytes zero: no shorter than its answer |
-//! | 6 relay grant | 8 bytes id of the request, 8 bytes token, 18 bytes endpoint |
+//! | 5 relay request | 8 bytes id, 2 bytes seconds until the next, 2 bytes seconds until a knock, 28 bytes zero: no shorter than its answer |
+//! | 6 relay grant | 8 bytes id of the request, 8 bytes token, 18 bytes endpoint, 2 bytes seconds that it lasts |
 //! | 7 relay refusal | 8 bytes id of the request, 1 byte reason |
+//! | 9 knock request | 8 bytes id, 2 bytes seconds until the knock, 1 byte 1 if from another port, 1 byte zero, 18 bytes endpoint, 8 bytes proof |
+//! | 10 knock answer | 8 bytes id of the request, 1 byte outcome, 1 byte zero, 2 bytes the other port |
 //!
 //! An endpoint is 16 bytes of IPv6 address, an IPv4 address mapped into it (RFC 4291 section 2.5.5.2), and 2
 //! bytes of port. In the answers it is where the request came from, as the answerer sees it; all zero means
@@ -41,7 +43,7 @@ pub const PACKET_BYTES_MAX: usize = BODY_OFFSET + 4 + CANDIDATES_MAX * ENDPOINT_
 /// The most endpoints in one message; further ones are passed over.
 pub const CANDIDATES_MAX: usize = 16;
 
-const ENDPOINT_BYTES: usize = 18;
+pub(crate) const ENDPOINT_BYTES: usize = 18;
 
 const IPV6_HEADER_BYTES: usize = 40;
 const UDP_HEADER_BYTES: usize = 8;
@@ -56,6 +58,8 @@ const KIND_CANDIDATES: u8 = 4;
 const KIND_RELAY_REQUEST: u8 = 5;
 const KIND_RELAY_GRANT: u8 = 6;
 const KIND_RELAY_REFUSAL: u8 = 7;
+const KIND_KNOCK_REQUEST: u8 = 9;
+const KIND_KNOCK_ANSWER: u8 = 10;
 
 /// One packet between two agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +99,11 @@ pub enum TunnelMessage {
     RelayRequest {
         /// Chosen by the sender.
         id: u64,
+        /// In how many seconds the sender asks again, at the latest; 0: it does not say.
+        renew_seconds: u16,
+        /// In how many seconds the moon is to send a knock with the token that it gives, to see that the
+        /// sender's NAT still lets it through; 0: not at all.
+        knock_seconds: u16,
     },
     /// The moon relays what comes with this token from the address that the request came from.
     RelayGrant {
@@ -104,6 +113,9 @@ pub enum TunnelMessage {
         token: u64,
         /// Where the request came from; `None`: not by UDP.
         observed: Option<SocketAddr>,
+        /// For how many seconds the token counts without another request; 0: the moon does not say, and
+        /// takes neither reflect nor knock requests.
+        lasts_seconds: u16,
     },
     /// The receiver of the request does not relay for the sender.
     RelayRefusal {
@@ -112,6 +124,61 @@ pub enum TunnelMessage {
         /// Why.
         reason: RelayRefused,
     },
+    /// Asks a moon for one knock ([`crate::reflect`]) at an address where the sender has shown to be.
+    KnockRequest {
+        /// Chosen by the sender.
+        id: u64,
+        /// In how many seconds.
+        after_seconds: u16,
+        /// Whether from another port than the moon's usual one.
+        from_other_port: bool,
+        /// Where to.
+        to: SocketAddr,
+        /// From a reflection of this moon at that address.
+        proof: u64,
+    },
+    /// What the moon does about it.
+    KnockAnswer {
+        /// From the request.
+        id: u64,
+        /// Whether it will knock.
+        outcome: KnockOutcome,
+        /// The port from which it knocks if not from the usual one; `None`: it has no other.
+        other_port: Option<u16>,
+    },
+}
+
+/// Whether a moon will knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnockOutcome {
+    /// It will.
+    Agreed,
+    /// The address is none where the sender has shown to be, or the moon does not relay for it.
+    NotShown,
+    /// As many of the sender's knocks are waiting as may be.
+    TooMany,
+    /// A reason of a later release.
+    Other(u8),
+}
+
+impl KnockOutcome {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Agreed => 0,
+            Self::NotShown => 1,
+            Self::TooMany => 2,
+            Self::Other(code) => code,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Agreed,
+            1 => Self::NotShown,
+            2 => Self::TooMany,
+            code => Self::Other(code),
+        }
+    }
 }
 
 /// Why a member does not relay for another.
@@ -201,23 +268,56 @@ pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes
             }
             (KIND_CANDIDATES, body)
         }
-        TunnelMessage::RelayRequest { id } => (
-            KIND_RELAY_REQUEST,
-            [id.to_be_bytes().as_slice(), &[0; 32]].concat(),
-        ),
+        TunnelMessage::RelayRequest {
+            id,
+            renew_seconds,
+            knock_seconds,
+        } => {
+            let mut body = id.to_be_bytes().to_vec();
+            body.extend(renew_seconds.to_be_bytes());
+            body.extend(knock_seconds.to_be_bytes());
+            body.extend([0; 28]);
+            (KIND_RELAY_REQUEST, body)
+        }
         TunnelMessage::RelayGrant {
             id,
             token,
             observed,
+            lasts_seconds,
         } => {
             let mut body = two_words(id, token);
             body.extend(emit_endpoint(observed));
+            body.extend(lasts_seconds.to_be_bytes());
             (KIND_RELAY_GRANT, body)
         }
         TunnelMessage::RelayRefusal { id, reason } => (
             KIND_RELAY_REFUSAL,
             [id.to_be_bytes().as_slice(), &[reason.code()]].concat(),
         ),
+        TunnelMessage::KnockRequest {
+            id,
+            after_seconds,
+            from_other_port,
+            to,
+            proof,
+        } => {
+            let mut body = id.to_be_bytes().to_vec();
+            body.extend(after_seconds.to_be_bytes());
+            body.extend([u8::from(from_other_port), 0]);
+            body.extend(emit_endpoint(Some(to)));
+            body.extend(proof.to_be_bytes());
+            (KIND_KNOCK_REQUEST, body)
+        }
+        TunnelMessage::KnockAnswer {
+            id,
+            outcome,
+            other_port,
+        } => {
+            let mut body = id.to_be_bytes().to_vec();
+            body.extend([outcome.code(), 0]);
+            body.extend(other_port.unwrap_or(0).to_be_bytes());
+            (KIND_KNOCK_ANSWER, body)
+        }
     };
     let padded = usize::from(packet_bytes).saturating_sub(BODY_OFFSET);
     body.resize(body.len().max(padded), 0);
@@ -312,16 +412,26 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
             })
         }
         KIND_RELAY_REQUEST => {
-            let (id, _) = parse_word(body)?;
-            Ok(TunnelMessage::RelayRequest { id })
+            let (id, rest) = parse_word(body)?;
+            let (renew_seconds, rest) = parse_seconds(rest);
+            let (knock_seconds, _) = parse_seconds(rest);
+            Ok(TunnelMessage::RelayRequest {
+                id,
+                renew_seconds,
+                knock_seconds,
+            })
         }
         KIND_RELAY_GRANT => {
             let (id, token) = parse_two_words(body)?;
-            let observed = body[16..].first_chunk().ok_or(ParseError::Malformed)?;
+            let (observed, rest) = body[16..]
+                .split_first_chunk()
+                .ok_or(ParseError::Malformed)?;
+            let (lasts_seconds, _) = parse_seconds(rest);
             Ok(TunnelMessage::RelayGrant {
                 id,
                 token,
                 observed: parse_endpoint(observed),
+                lasts_seconds,
             })
         }
         KIND_RELAY_REFUSAL => {
@@ -330,6 +440,30 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
             Ok(TunnelMessage::RelayRefusal {
                 id,
                 reason: RelayRefused::from_code(*reason),
+            })
+        }
+        KIND_KNOCK_REQUEST => {
+            let (id, rest) = parse_word(body)?;
+            let body: &[u8; 4 + ENDPOINT_BYTES + 8] =
+                rest.first_chunk().ok_or(ParseError::Malformed)?;
+            let to = body[4..].first_chunk().and_then(parse_endpoint);
+            let (proof, _) = parse_word(&body[4 + ENDPOINT_BYTES..])?;
+            Ok(TunnelMessage::KnockRequest {
+                id,
+                after_seconds: u16::from_be_bytes([body[0], body[1]]),
+                from_other_port: body[2] & 1 == 1,
+                to: to.ok_or(ParseError::Malformed)?,
+                proof,
+            })
+        }
+        KIND_KNOCK_ANSWER => {
+            let (id, rest) = parse_word(body)?;
+            let [code, _, high, low] = rest.first_chunk().ok_or(ParseError::Malformed)?;
+            let port = u16::from_be_bytes([*high, *low]);
+            Ok(TunnelMessage::KnockAnswer {
+                id,
+                outcome: KnockOutcome::from_code(*code),
+                other_port: (port != 0).then_some(port),
             })
         }
         kind => Err(ParseError::Unknown { version, kind }),
@@ -374,7 +508,15 @@ fn parse_word(body: &[u8]) -> Result<(u64, &[u8]), ParseError> {
     Ok((u64::from_be_bytes(*word), rest))
 }
 
-fn emit_endpoint(endpoint: Option<SocketAddr>) -> [u8; ENDPOINT_BYTES] {
+/// Seconds that an earlier release does not write: 0 then.
+fn parse_seconds(body: &[u8]) -> (u16, &[u8]) {
+    match body.split_first_chunk() {
+        Some((seconds, rest)) => (u16::from_be_bytes(*seconds), rest),
+        None => (0, &[]),
+    }
+}
+
+pub(crate) fn emit_endpoint(endpoint: Option<SocketAddr>) -> [u8; ENDPOINT_BYTES] {
     let mut bytes = [0; ENDPOINT_BYTES];
     if let Some(endpoint) = endpoint {
         let address = match endpoint.ip() {
@@ -388,7 +530,7 @@ fn emit_endpoint(endpoint: Option<SocketAddr>) -> [u8; ENDPOINT_BYTES] {
 }
 
 /// `None` if nothing can be sent there: no address or no port.
-fn parse_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> Option<SocketAddr> {
+pub(crate) fn parse_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> Option<SocketAddr> {
     let address = Ipv6Addr::from(*bytes.first_chunk::<16>()?).to_canonical();
     let port = u16::from_be_bytes(*bytes.last_chunk()?);
     (port != 0 && !address.is_unspecified()).then(|| SocketAddr::new(address, port))
@@ -445,27 +587,66 @@ mod tests {
             id: 1,
             token: 2,
             observed: None,
+            lasts_seconds: 190,
         };
-        let request = TunnelMessage::RelayRequest { id: 1 };
-        assert!(emit(grant, agent()).len() <= emit(request, agent()).len());
+        assert!(emit(grant, agent()).len() <= emit(relay_request(1), agent()).len());
+        let answer = TunnelMessage::KnockAnswer {
+            id: 1,
+            outcome: KnockOutcome::Agreed,
+            other_port: Some(7),
+        };
+        let request = TunnelMessage::KnockRequest {
+            id: 1,
+            after_seconds: 2,
+            from_other_port: true,
+            to: SocketAddr::from(([192, 0, 2, 1], 4193)),
+            proof: 3,
+        };
+        assert!(emit(answer, agent()).len() <= emit(request, agent()).len());
     }
 
-    #[test]
-    fn an_echo_reply_of_an_earlier_release_is_read() {
-        let mut packet = emit(TunnelMessage::RelayRequest { id: 7 }, agent());
-        packet.truncate(BODY_OFFSET + 16);
-        packet[49] = KIND_ECHO_REPLY;
+    fn relay_request(id: u64) -> TunnelMessage {
+        TunnelMessage::RelayRequest {
+            id,
+            renew_seconds: 0,
+            knock_seconds: 0,
+        }
+    }
+
+    /// The message without the last `bytes` of its body.
+    fn shorter(message: TunnelMessage, bytes: usize) -> Vec<u8> {
+        let mut packet = emit(message, agent());
+        packet.truncate(packet.len() - bytes);
         let bytes = u16::try_from(packet.len() - IPV6_HEADER_BYTES).unwrap();
         packet[4..6].copy_from_slice(&bytes.to_be_bytes());
         packet[44..46].copy_from_slice(&bytes.to_be_bytes());
         packet[46..48].copy_from_slice(&[0, 0]);
         let sum = checksum(&packet).to_be_bytes();
         packet[46..48].copy_from_slice(&sum);
+        packet
+    }
+
+    #[test]
+    fn a_grant_of_an_earlier_release_says_nothing_of_how_long_it_lasts() {
+        let grant = |lasts_seconds| TunnelMessage::RelayGrant {
+            id: 1,
+            token: 2,
+            observed: Some(SocketAddr::from(([192, 0, 2, 1], 4193))),
+            lasts_seconds,
+        };
+        assert_eq!(parse(&shorter(grant(190), 2), agent()), Ok(grant(0)));
+        let request = parse(&shorter(relay_request(1), 32), agent());
+        assert_eq!(request, Ok(relay_request(1)));
+    }
+
+    #[test]
+    fn an_echo_reply_of_an_earlier_release_is_read() {
         let reply = TunnelMessage::EchoReply {
             id: 7,
             wall_millis: 0,
             observed: None,
         };
+        let packet = shorter(reply.clone(), ENDPOINT_BYTES);
         assert_eq!(parse(&packet, agent()), Ok(reply));
     }
 
@@ -491,10 +672,10 @@ mod tests {
             })
         );
         assert_eq!(
-            with(49, 9),
+            with(49, 99),
             Err(ParseError::Unknown {
                 version: 1,
-                kind: 9
+                kind: 99
             })
         );
         let mut damaged = emit(notice.clone(), agent());
@@ -559,12 +740,35 @@ mod tests {
                     tell_yours,
                     endpoints,
                 }),
-            any::<u64>().prop_map(|id| TunnelMessage::RelayRequest { id }),
-            (any::<(u64, u64)>(), prop::option::of(any_endpoint())).prop_map(
-                |((id, token), observed)| TunnelMessage::RelayGrant {
+            any::<(u64, u16, u16)>().prop_map(|(id, renew_seconds, knock_seconds)| {
+                TunnelMessage::RelayRequest {
+                    id,
+                    renew_seconds,
+                    knock_seconds,
+                }
+            }),
+            (any::<(u64, u64, u16)>(), prop::option::of(any_endpoint())).prop_map(
+                |((id, token, lasts_seconds), observed)| TunnelMessage::RelayGrant {
                     id,
                     token,
                     observed,
+                    lasts_seconds,
+                }
+            ),
+            (any::<(u64, u16, bool, u64)>(), any_endpoint()).prop_map(
+                |((id, after_seconds, from_other_port, proof), to)| TunnelMessage::KnockRequest {
+                    id,
+                    after_seconds,
+                    from_other_port,
+                    to,
+                    proof,
+                }
+            ),
+            (any::<(u64, u8)>(), prop::option::of(1..=u16::MAX)).prop_map(
+                |((id, code), other_port)| TunnelMessage::KnockAnswer {
+                    id,
+                    outcome: KnockOutcome::from_code(code),
+                    other_port,
                 }
             ),
             any::<(u64, u8)>().prop_map(|(id, code)| TunnelMessage::RelayRefusal {
@@ -592,7 +796,7 @@ mod tests {
 
         #[test]
         fn no_packet_panics(tail in prop::collection::vec(any::<u8>(), 0..100)) {
-            let mut packet = emit(TunnelMessage::RelayRequest { id: 1 }, agent());
+            let mut packet = emit(relay_request(1), agent());
             packet.truncate(40);
             packet.extend(tail);
             let _ = parse(&packet, agent());

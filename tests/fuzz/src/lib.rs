@@ -16,6 +16,7 @@ use mesh_testkit::Network;
 use mesh_types::{Instant, MachineName, NetworkId, Serial, WireguardPublicKey};
 use mesh_wire::{
     control::{FrameHeader, HEADER_BYTES, Notice, Reply, Request, decode_message},
+    reflect::{Heard, ReflectRequest},
     relay::{self, MemberTag},
     tunnel,
     wireguard::{self, CookieReply, Initiation, Message, Response},
@@ -213,8 +214,10 @@ pub fn relay(bytes: &[u8]) {
         let token = any.map_or(0, |(_, token)| token);
         match opcode % 6 {
             0 | 1 => {
-                if let Ok(token) = server.grant(&key(*a), from, token, &mut rng, now) {
-                    given.push((from, token));
+                let renew = Duration::from_secs(argument.len() as u64);
+                let granted = server.grant(&key(*a), from, token, renew, &mut rng, now);
+                if let Ok(granted) = granted {
+                    given.push((from, granted.token));
                 }
                 proven.extend(any.filter(|any| any.0 == from).map(|any| any.0));
             }
@@ -224,8 +227,14 @@ pub fn relay(bytes: &[u8]) {
                 let frame = [header.emit().as_slice(), argument].concat();
                 proven.extend(any.filter(|any| any.0 == from).map(|any| any.0));
                 relayed(&server, from, frame, now, &proven);
+                let id = u64::from(*a);
+                reflected(&server, from, &ReflectRequest { token, id }.emit(), now);
             }
-            3 => relayed(&server, from, argument.to_vec(), now, &proven),
+            3 => {
+                reflected(&server, from, argument, now);
+                let _ = Heard::parse(argument);
+                relayed(&server, from, argument.to_vec(), now, &proven);
+            }
             4 => server.set_members((0..MEMBERS).filter(|member| a >> member & 1 == 1).map(key)),
             _ => {
                 now = now + Duration::from_millis(u64::from(*a) * u64::from(*b));
@@ -233,6 +242,18 @@ pub fn relay(bytes: &[u8]) {
             }
         }
         assert!(server.view().clients <= usize::from(MEMBERS));
+    }
+}
+
+/// Whoever asks where he is seen gets no more than he sent, and only there.
+fn reflected(server: &RelayServer, from: Remote, request: &[u8], now: Instant) {
+    let Some(answer) = server.reflect(from, request, now) else {
+        return;
+    };
+    assert!(answer.len() <= request.len(), "an answer that is longer");
+    match Heard::parse(&answer) {
+        Some(Heard::Reflection(reflection)) => assert_eq!(Remote::Udp(reflection.observed), from),
+        other => panic!("{other:?}"),
     }
 }
 

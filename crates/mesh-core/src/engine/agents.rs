@@ -183,12 +183,38 @@ impl Peer {
                 tell_yours,
                 endpoints,
             } => self.hear_candidates(tell_yours, endpoints, context, now),
-            TunnelMessage::RelayRequest { id } => self.answer_relay_request(id, via, context, now),
+            TunnelMessage::RelayRequest {
+                id,
+                renew_seconds,
+                knock_seconds,
+            } => {
+                let seconds = (renew_seconds, knock_seconds);
+                self.answer_relay_request(id, seconds, via, context, now);
+            }
             TunnelMessage::RelayGrant {
                 id,
                 token,
                 observed,
-            } => self.take_grant(id, token, observed, via, context, now.instant),
+                lasts_seconds,
+            } => {
+                let lasts = Duration::from_secs(lasts_seconds.into());
+                self.take_grant((id, token, lasts), observed, via, context, now.instant);
+            }
+            TunnelMessage::KnockRequest {
+                id,
+                after_seconds,
+                from_other_port,
+                to,
+                proof,
+            } => {
+                let asked = (id, after_seconds, from_other_port);
+                self.answer_knock_request(asked, (to, proof), via, context, now);
+            }
+            TunnelMessage::KnockAnswer {
+                id,
+                outcome,
+                other_port,
+            } => self.take_knock_answer(id, outcome, other_port, context, now.instant),
             TunnelMessage::RelayRefusal { id, reason } => {
                 self.take_refusal(id, reason, context, now.instant);
             }
@@ -305,19 +331,31 @@ impl Peer {
     }
 
     /// Gives a token for the remote that the request came from, if this node relays for the peer.
-    fn answer_relay_request(&mut self, id: u64, via: Via, context: &mut Context, now: Now) {
+    fn answer_relay_request(
+        &mut self,
+        id: u64,
+        (renew_seconds, knock_seconds): (u16, u16),
+        via: Via,
+        context: &mut Context,
+        now: Now,
+    ) {
+        let renew = Duration::from_secs(renew_seconds.into());
         let granted = match (&context.relay_server, via) {
             (Some(server), Via::Direct(from)) => {
-                server.grant(&self.key(), from, id, &mut context.rng, now.instant)
+                server.grant(&self.key(), from, id, renew, &mut context.rng, now.instant)
             }
             (None, _) | (_, Via::Relay(_)) => Err(RelayRefused::NoMoon),
         };
         let answer = match granted {
-            Ok(token) => TunnelMessage::RelayGrant {
-                id,
-                token,
-                observed: via.udp(),
-            },
+            Ok(granted) => {
+                self.knock_at_home(&granted, knock_seconds, via, now.instant);
+                TunnelMessage::RelayGrant {
+                    id,
+                    token: granted.token,
+                    observed: via.udp(),
+                    lasts_seconds: u16::try_from(granted.lasts.as_secs()).unwrap_or(u16::MAX),
+                }
+            }
             Err(reason) => TunnelMessage::RelayRefusal { id, reason },
         };
         self.say_via(answer, via, Sent::Quiet, context, now);

@@ -4,12 +4,13 @@ use std::{
     sync::Arc,
 };
 
+use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroize;
 
-use super::{EngineConfig, Event, PeerId, moons::Moons, output::Output};
+use super::{EngineConfig, Event, PeerId, measure::Holds, moons::Moons, output::Output};
 use crate::{
     Forwarding, Now, RelayServer, Remote, Stamp, StreamId, Via,
     cookie::ReceiverKeys,
@@ -33,6 +34,10 @@ pub(super) struct Context {
     pub(super) forwarding: Arc<Forwarding>,
     pub(super) output: Output,
     pub(super) moons: Moons,
+    /// How long this machine's NATs hold a mapping.
+    pub(super) holds: Holds,
+    /// The port from which this node knocks if not from its own, as a moon.
+    pub(super) other_port: Option<u16>,
     /// What relays for others, if this node does.
     pub(super) relay_server: Option<Arc<RelayServer>>,
     /// Where this node may be reached, as it knows itself.
@@ -48,7 +53,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(mut config: EngineConfig) -> Self {
+    pub(super) fn new(mut config: EngineConfig, now: Instant) -> Self {
         let keys = KeyPair::new(config.static_secret);
         let rng = ChaCha20Rng::from_seed(config.seed);
         config.seed.zeroize();
@@ -62,6 +67,8 @@ impl Context {
             forwarding: Arc::new(Forwarding::new(config.agent_address)),
             output: Output::default(),
             moons: Moons::default(),
+            holds: Holds::new(now),
+            other_port: None,
             relay_server: None,
             own_endpoints: Vec::new(),
             offline: false,

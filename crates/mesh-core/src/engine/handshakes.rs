@@ -500,12 +500,14 @@ impl Peer {
             self.tell_established(&session, context);
             // What was told in the session before may have gone to a process that is no more.
             self.told = None;
-            self.tell_candidates(false, context, now);
+            if !self.is_idle_moon(now.instant) {
+                self.tell_candidates(false, context, now);
+            }
         }
-        self.request_relay(context, now);
+        let asked = self.request_relay(context, now);
         let probed = self.send_waiting_probes(context, now);
         let released = self.release_held(context, now);
-        probed || released
+        asked || probed || released
     }
 
     fn add_session(

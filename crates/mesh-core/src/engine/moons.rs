@@ -9,21 +9,32 @@ use std::{
 
 use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::{
+    reflect::{ReflectRequest, Reflection},
     relay::{self, Frame, Header, MemberTag, Notice},
     tunnel::{RelayRefused, TunnelMessage},
 };
 use rand::RngCore;
 
-use super::{Context, Engine, Event, PeerId, peer::Peer, story::Hint};
+use super::{Context, Engine, Event, PeerId, Received, peer::Peer, story::Hint};
 use crate::{
     Mapping, Now, Refusal, Remote, Via,
     forwarding::OpenMoon,
+    hold::Hold,
     link::{Sent, Way},
 };
 
-/// Between two requests: under the 30 s after which the most impatient NATs seen forget a UDP mapping.
-/// This is what it costs to be reachable through a moon.
-const RENEW: Duration = Duration::from_secs(20);
+/// Between two requests, where nothing is known of how long a NAT holds a mapping, or where a stream is not to
+/// end. This is what it costs to be reachable through a moon.
+const RENEW: Duration = Hold::BASE;
+
+/// A token is asked for again so long before the moon forgets it: repeated, a request may be lost five times.
+const BEFORE_ITS_END: Duration = Duration::from_secs(40);
+
+/// A knock is to come so long before the next request: no packet of ours is to help it through.
+const KNOCK_BEFORE: Duration = Duration::from_secs(3);
+
+/// And may be so late.
+const KNOCK_LATE: Duration = Duration::from_secs(2);
 
 /// A request is repeated after this, and after twice, four times, … as long.
 const REPEAT: Duration = Duration::from_secs(1);
@@ -61,6 +72,8 @@ pub(super) struct Moons {
     wanted: bool,
     /// Somebody is reached by no way, moons included.
     doubted: bool,
+    /// A NAT has lost a mapping that was in use.
+    lost: bool,
 }
 
 impl Moons {
@@ -146,22 +159,27 @@ impl Moons {
         }
     }
 
-    fn grant(&mut self, id: PeerId, moon: OpenMoon, observed: Option<SocketAddr>, now: Instant) {
+    fn grant(&mut self, id: PeerId, moon: OpenMoon) {
         self.refused.remove(&id);
         self.changed |= self.open.insert(id, moon) != Some(moon);
-        if let Some(observed) = observed {
-            self.observe(id, observed, now);
-        }
     }
 
-    fn observe(&mut self, id: PeerId, observed: SocketAddr, now: Instant) {
+    /// Takes note of where a moon sees this node; true if it did elsewhere before.
+    fn observe(&mut self, id: PeerId, observed: SocketAddr, now: Instant) -> bool {
         let ipv6 = observed.is_ipv6();
         let known = self.observed.insert((id, ipv6), (observed, now));
         let known = known.map(|(endpoint, _)| endpoint);
         self.changed |= known != Some(observed);
-        if known.is_some_and(|known| known != observed) {
+        let moved = known.is_some_and(|known| known != observed);
+        if moved {
             self.moved[usize::from(ipv6)] = Some(now);
         }
+        moved
+    }
+
+    /// Whether a moon sees this node by this family.
+    pub(super) fn is_seen_by(&self, id: &PeerId, ipv6: bool) -> bool {
+        self.observed.contains_key(&(*id, ipv6))
     }
 
     /// This node has other addresses: what the moons saw is no more.
@@ -206,8 +224,21 @@ pub(super) struct Client {
     repeat: Duration,
     /// When the moon last said that it does not know our token.
     noticed: Option<Instant>,
+    /// How long after the grant a knock is to come that was asked for along with it.
+    asked_knock: Option<Duration>,
+    /// Whether the moon is of a release that answers outside of the session, and whom of its endpoints was asked.
+    reflects: bool,
+    reflecting: Option<(SocketAddr, u64)>,
+    knock: Option<Knock>,
     /// Why the moon does not relay, if it said so.
     pub(super) refused: Option<RelayRefused>,
+}
+
+/// A knock that is to come to this node's own port, with its token.
+#[derive(Clone, Copy, Debug)]
+struct Knock {
+    at: Instant,
+    heard: bool,
 }
 
 impl Client {
@@ -219,6 +250,10 @@ impl Client {
             next: now,
             repeat: REPEAT,
             noticed: None,
+            asked_knock: None,
+            reflects: false,
+            reflecting: None,
+            knock: None,
             refused: None,
         }
     }
@@ -227,12 +262,55 @@ impl Client {
         self.next
     }
 
-    pub(super) const fn is_granted(&self) -> bool {
-        self.granted.is_some()
+    /// The token, if the moon relays.
+    pub(super) fn token(&self) -> Option<u64> {
+        self.granted.map(|(_, token)| token)
+    }
+
+    pub(super) const fn reflects(&self) -> bool {
+        self.reflects
     }
 }
 
+impl Context {
+    /// A mapping in use was lost: all of them are made anew at once, and kept with more care.
+    fn lost(&mut self, ipv6: bool, now: Instant) {
+        self.holds.of_mut(ipv6).lost(now);
+        self.moons.lost = true;
+    }
+}
+
+fn seconds(time: Duration) -> u16 {
+    u16::try_from(time.as_secs()).unwrap_or(u16::MAX)
+}
+
 impl Engine {
+    /// Asks a moon inside the session to knock at `to` at once, where it sent a reflection with this `proof`. The
+    /// answer is [`Event::KnockAnswered`](crate::Event::KnockAnswered) with the id returned here, which is the
+    /// knock's, too. `None`: there is no session with it.
+    pub fn request_knock(
+        &mut self,
+        moon: &WireguardPublicKey,
+        to: SocketAddr,
+        proof: u64,
+        from_other_port: bool,
+        now: Now,
+    ) -> Option<u64> {
+        self.with_peer(moon.as_bytes(), now, |peer, context| {
+            let id = context.rng.next_u64();
+            let request = TunnelMessage::KnockRequest {
+                id,
+                after_seconds: 0,
+                from_other_port,
+                to,
+                proof,
+            };
+            let sent = peer.say(request, Sent::Probe, context, now);
+            sent.then_some(id)
+        })
+        .flatten()
+    }
+
     /// The moons that this node asks to relay for it, and what its datagrams take to each; `None`: it does
     /// not relay, or does not answer. To be asked again after every call.
     pub fn moons(
@@ -255,6 +333,9 @@ impl Engine {
         if self.context.moons.take_wanted() {
             self.for_each_peer(now, |peer, _| peer.hasten_moon(now.instant));
         }
+        if std::mem::take(&mut self.context.moons.lost) {
+            self.for_each_peer(now, |peer, _| peer.renew_grant(now.instant));
+        }
         if self.context.moons.take_doubted() {
             self.for_each_peer(now, |peer, _| peer.check_moon(now.instant));
         }
@@ -269,6 +350,52 @@ impl Engine {
         });
         // What the peers did may not have changed the moons again.
         self.context.moons.take_changed();
+    }
+
+    /// A moon tells where it sees this node by the family that the token is not for.
+    pub(super) fn handle_reflection(
+        &mut self,
+        from: Remote,
+        reflection: Reflection,
+        now: Now,
+    ) -> Received<'static> {
+        let Remote::Udp(from) = from else {
+            return Received::Refused(Refusal::NotRelayed);
+        };
+        let asked = Some((from, reflection.id));
+        let asking = |peer: &Peer| {
+            let client = peer.client.as_ref();
+            client.is_some_and(|client| client.reflecting == asked)
+        };
+        let Some(id) = self
+            .peers
+            .iter()
+            .find_map(|(id, peer)| asking(peer).then_some(*id))
+        else {
+            return Received::Refused(Refusal::NotRelayed);
+        };
+        self.with_peer(&id, now, |peer, context| {
+            if let Some(client) = &mut peer.client {
+                client.reflecting = None;
+            }
+            peer.note_observed(Some(reflection.observed), context, now.instant);
+        });
+        self.publish_moons(now);
+        Received::Consumed
+    }
+
+    /// A moon knocks: this node's NAT lets it through.
+    pub(super) fn handle_knock(&mut self, from: Remote, token: u64) -> Received<'static> {
+        for peer in self.peers.values_mut() {
+            if let Some(client) = &mut peer.client
+                && client.granted == Some((from, token))
+                && let Some(knock) = &mut client.knock
+            {
+                knock.heard = true;
+                return Received::Consumed;
+            }
+        }
+        Received::Refused(Refusal::NotRelayed)
     }
 
     /// Acts on what a moon says of a frame that it did not relay.
@@ -315,6 +442,7 @@ impl Peer {
             (Some(_), false) => {
                 self.client = None;
                 context.moons.forget(self.link.peer.as_bytes());
+                context.end_measuring(Some(self.link.peer.as_bytes()));
             }
             (None, false) | (Some(_), true) => {}
         }
@@ -363,6 +491,10 @@ impl Peer {
             self.begin(now.instant);
             return;
         }
+        if self.is_worn(now.instant) {
+            // The handshake that is due comes first: the request goes with it.
+            return self.begin(now.instant);
+        }
         if now.instant.saturating_since(since) >= REPEAT {
             // It may have been started anew.
             self.begin(now.instant);
@@ -371,17 +503,42 @@ impl Peer {
         self.ask_in_the_other_family(context, now);
     }
 
+    /// Whether the session is so old that the next packet begins another one.
+    fn is_worn(&self, now: Instant) -> bool {
+        let session = self.usable_session(now);
+        session.is_some_and(|session| session.wants_rekey_on_send(now))
+    }
+
     /// Has the moon tell where it sees this node by the family that the token is not for, too, and keeps a
     /// NAT's mapping there. Packets to a moon that take another moon learn so of a straight way.
     fn ask_in_the_other_family(&mut self, context: &mut Context, now: Now) {
         let in_use = self.straight().and_then(Via::udp);
         for ipv6 in [false, true] {
-            if in_use.is_none_or(|endpoint| endpoint.is_ipv6() != ipv6)
-                && let Some(via) = self.paths.best_of_family(ipv6)
-            {
-                self.probe_way(via, context, now);
+            if in_use.is_some_and(|endpoint| endpoint.is_ipv6() == ipv6) {
+                continue;
+            }
+            match (in_use, self.paths.best_of_family(ipv6)) {
+                (Some(_), Some(via)) if self.reflect_by(via, context) => {}
+                (_, Some(via)) => self.probe_way(via, context, now),
+                (_, None) => {}
             }
         }
+    }
+
+    /// Asks the moon outside of the session where it sees this node by `via`: a packet inside would have both
+    /// sides doubt the way in use. False if the moon, of an earlier release, does not answer.
+    fn reflect_by(&mut self, via: Via, context: &mut Context) -> bool {
+        let (Some(client), Some(to)) = (&mut self.client, via.udp()) else {
+            return false;
+        };
+        let Some((_, token)) = client.granted.filter(|_| client.reflects) else {
+            return false;
+        };
+        let id = context.rng.next_u64();
+        client.reflecting = Some((to, id));
+        let request = ReflectRequest { token, id }.emit();
+        context.output.transmit(Remote::Udp(to), request.to_vec());
+        true
     }
 
     /// An answer of a moon tells where it sees this node.
@@ -391,16 +548,33 @@ impl Peer {
         context: &mut Context,
         now: Instant,
     ) {
-        if let Some(observed) = observed.filter(|_| self.client.is_some()) {
-            let id = *self.link.peer.as_bytes();
-            context.moons.observe(id, observed, now);
+        if let Some(observed) = observed.filter(|_| self.client.is_some())
+            && context.moons.observe(*self.link.peer.as_bytes(), observed, now)
+        {
+            // The NAT made another mapping, so the one before was lost.
+            context.lost(observed.is_ipv6(), now);
         }
+    }
+
+    /// How long until this moon is asked again for the token at `remote`: as long as every mapping that it
+    /// keeps may be left silent.
+    fn renewal(&self, remote: Remote, context: &Context) -> Duration {
+        let Remote::Udp(endpoint) = remote else {
+            return RENEW;
+        };
+        let own = self.link.peer.as_bytes();
+        [false, true]
+            .into_iter()
+            .filter(|ipv6| *ipv6 == endpoint.is_ipv6() || context.moons.is_seen_by(own, *ipv6))
+            .map(|ipv6| context.holds.of(ipv6).interval())
+            .min()
+            .unwrap_or(RENEW)
     }
 
     /// Asks for a token on the straight way in use; if packets to the moon take another moon, on the one
     /// that a token was given for, or else the best of each family: a moon serves whom it sees. A request
-    /// with the token that was given there before proves this node's address to the moon.
-    pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) {
+    /// with the token that was given there before proves this node's address to the moon. True if one was sent.
+    pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
         let granted = self.client.as_ref().and_then(|client| client.granted);
         let straight = self
             .straight()
@@ -413,17 +587,32 @@ impl Peer {
                 .collect(),
         };
         let Some(client) = self.client.as_mut().filter(|_| !ways.is_empty()) else {
-            return;
+            return false;
         };
         let known = granted.filter(|(remote, _)| ways.contains(&Via::Direct(*remote)));
         let id = known.map_or_else(|| context.rng.next_u64(), |(_, token)| token);
         client.request = Some(id);
         client.asked_since.get_or_insert(now.instant);
         client.next = client.next.max(now.instant + REPEAT);
+        let mut sent = false;
         for via in ways {
-            let request = TunnelMessage::RelayRequest { id };
-            self.say_via(request, via, Sent::Probe, context, now);
+            let Via::Direct(remote) = via else {
+                continue;
+            };
+            let renew = self.renewal(remote, context);
+            // What every NAT holds needs no knock to show that it did.
+            let knock = (renew > RENEW).then(|| renew - KNOCK_BEFORE);
+            let request = TunnelMessage::RelayRequest {
+                id,
+                renew_seconds: seconds(renew),
+                knock_seconds: knock.map_or(0, seconds),
+            };
+            sent |= self.say_via(request, via, Sent::Probe, context, now);
+            if let Some(client) = &mut self.client {
+                client.asked_knock = knock;
+            }
         }
+        sent
     }
 
     /// The moon does not know our token: it was started anew, or sees us at another address.
@@ -480,8 +669,7 @@ impl Peer {
     /// The moon gave a token for the remote that the answer came from.
     pub(super) fn take_grant(
         &mut self,
-        id: u64,
-        token: u64,
+        (id, token, lasts): (u64, u64, Duration),
         observed: Option<SocketAddr>,
         via: Via,
         context: &mut Context,
@@ -497,13 +685,41 @@ impl Peer {
         client.request = None;
         client.asked_since = None;
         client.refused = None;
-        client.granted = Some((remote, token));
-        // A new token has not proven this node's address yet: the next request does, at once.
-        client.next = if token == id { now + RENEW } else { now };
+        // A moon that started anew knows of no knock, and gives another token.
+        let same = client.granted.replace((remote, token)) == Some((remote, token));
+        let knock = client.knock.take().filter(|_| same);
+        let missed = knock.is_some_and(|knock| !knock.heard && now >= knock.at + KNOCK_LATE);
         client.repeat = REPEAT;
-        let observed = observed.filter(|_| matches!(remote, Remote::Udp(_)));
         let moon = OpenMoon { key, remote, token };
-        context.moons.grant(*key.as_bytes(), moon, observed, now);
+        context.moons.grant(*key.as_bytes(), moon);
+        if let Remote::Udp(endpoint) = remote {
+            let moved = observed.is_some_and(|at| context.moons.observe(*key.as_bytes(), at, now));
+            if missed || moved {
+                context.lost(endpoint.is_ipv6(), now);
+            }
+        }
+        // A new token has not proven this node's address yet: the next request does, at once.
+        if token != id {
+            client.next = now;
+            return;
+        }
+        let of_this_release = !lasts.is_zero();
+        client.reflects = of_this_release;
+        client.knock = client
+            .asked_knock
+            .filter(|_| of_this_release)
+            .map(|after| Knock {
+                at: now + after,
+                heard: false,
+            });
+        let longest = lasts.saturating_sub(BEFORE_ITS_END).max(RENEW);
+        let next = now + self.renewal(remote, context).min(longest);
+        if let Some(client) = &mut self.client {
+            client.next = next;
+        }
+        if of_this_release && matches!(remote, Remote::Udp(_)) {
+            self.begin_measuring(token, context, now);
+        }
     }
 
     pub(super) fn take_refusal(

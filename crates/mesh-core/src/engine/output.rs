@@ -1,6 +1,7 @@
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddr};
 
 use mesh_types::{Instant, WireguardPublicKey};
+use mesh_wire::reflect::{KNOCK_BYTES, REFLECT_BYTES};
 
 use crate::{Remote, Stamp, Via};
 
@@ -76,6 +77,36 @@ pub enum Event {
         /// The largest packet that is carried to it, in bytes; [`MTU_BASE`](crate::MTU_BASE) until one is
         /// proven, and before the first such event.
         mtu: u16,
+    },
+    /// Send this from a socket that is used for nothing else, and give what comes to it to
+    /// [`Engine::handle_measured`](crate::Engine::handle_measured).
+    Measure {
+        /// Where to: a moon.
+        to: SocketAddr,
+        /// The datagram.
+        data: [u8; REFLECT_BYTES],
+        /// Whether from a new socket, on another port, in place of the one before.
+        fresh: bool,
+    },
+    /// The socket of [`Event::Measure`] is not needed any more.
+    Measured,
+    /// Send this, as a moon, from the port of [`Engine::set_other_port`](crate::Engine::set_other_port).
+    KnockFromOtherPort {
+        /// Where to: a client's address.
+        to: SocketAddr,
+        /// The datagram.
+        data: [u8; KNOCK_BYTES],
+    },
+    /// A moon answered [`Engine::request_knock`](crate::Engine::request_knock).
+    KnockAnswered {
+        /// Which moon.
+        peer: WireguardPublicKey,
+        /// As returned there.
+        id: u64,
+        /// Whether it will knock, if it has the port for it.
+        agreed: bool,
+        /// Its port beside the usual one; `None`: it has none, or does not tell.
+        other_port: Option<u16>,
     },
     /// A peer's clock and ours differ by over a minute.
     ClockDiffers {

@@ -12,6 +12,7 @@ use super::{
     Context, Event, PeerConfig,
     agents::{Heard, Probe},
     handshakes::{Attempt, Responded},
+    knocks::Knocks,
     moons::Client,
     story::Hint,
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     Now, Protocol, Reason, Via,
     cookie::{Cookie, ReceiverKeys},
+    hold::Hold,
     link::{Link, Sent},
     noise::Secret,
     packet::Cut,
@@ -57,6 +59,10 @@ pub(super) struct Peer {
     pub(super) paths: Paths,
     /// This node as its client, if it is a moon of ours.
     pub(super) client: Option<Client>,
+    /// What it asked this node for, as a moon.
+    pub(super) knocks: Knocks,
+    /// How long the NATs before the way in use hold a mapping.
+    pub(super) keep: Duration,
     /// When it was last told where we are.
     pub(super) told: Option<Instant>,
     /// What the owner was last told that the way carries.
@@ -172,6 +178,8 @@ impl Peer {
             wanted: None,
             paths: Paths::default(),
             client: None,
+            knocks: Knocks::default(),
+            keep: Hold::BASE,
             told: None,
             told_mtu: MTU_BASE,
             hint: None,
@@ -304,6 +312,10 @@ impl Peer {
             sent = true;
         }
         sent
+    }
+
+    pub(super) fn holds_back(&self) -> bool {
+        !self.held.is_empty()
     }
 
     pub(super) fn forget_held(&mut self) {

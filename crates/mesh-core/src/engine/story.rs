@@ -51,8 +51,10 @@ pub struct PeerStory {
 pub struct MoonView {
     /// Its key.
     pub key: WireguardPublicKey,
-    /// Whether it relays for this node.
-    pub relays: bool,
+    /// The token, if it relays for this node.
+    pub token: Option<u64>,
+    /// Whether it answers reflect and knock requests; not known before it relays.
+    pub reflects: bool,
     /// Why not, if it said so.
     pub refused: Option<RelayRefused>,
     /// Since when it has not answered; `None`: it does.
@@ -61,6 +63,8 @@ pub struct MoonView {
     pub rtt: Option<Duration>,
     /// Where it sees this node, by IPv4 and by IPv6.
     pub observed: [Option<SocketAddr>; 2],
+    /// Where it is by IPv4 and by IPv6: what answered last, or may answer.
+    pub endpoints: [Option<SocketAddr>; 2],
 }
 
 impl Engine {
@@ -83,11 +87,14 @@ impl Engine {
             let observed = [false, true].map(|ipv6| self.context.moons.seen_by(&peer.key(), ipv6));
             Some(MoonView {
                 key: peer.key(),
-                relays: client.is_granted(),
+                token: client.token(),
+                reflects: client.reflects(),
                 refused: client.refused,
                 unanswered_since: client.asked_since,
                 rtt: peer.rtt,
                 observed,
+                endpoints: [false, true]
+                    .map(|ipv6| peer.paths.best_of_family(ipv6).and_then(Via::udp)),
             })
         };
         self.peers.values().filter_map(view).collect()

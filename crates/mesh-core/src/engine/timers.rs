@@ -100,10 +100,12 @@ impl Peer {
         self.run_keepalive(context, now);
         self.run_paths(context, now);
         self.run_client(context, now);
+        self.run_measuring(context, now);
+        self.run_knocks(context, now.instant);
         self.run_liveness(context, now);
         self.run_connecting(context, now);
         self.forget_old_probes(now.instant);
-        self.next_deadline(now.instant)
+        self.next_deadline(context, now.instant)
     }
 
     /// Wants a session because of traffic.
@@ -378,7 +380,7 @@ impl Peer {
         wanted.map_or(GIVE_UP_AFTER, |wanted| now.saturating_since(wanted))
     }
 
-    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+    fn next_deadline(&mut self, context: &Context, now: Instant) -> Option<Instant> {
         let sessions = [
             &self.sessions.previous,
             &self.sessions.current,
@@ -400,6 +402,8 @@ impl Peer {
             self.mtu_armed,
             self.paths_due(now),
             self.client.as_ref().map(super::moons::Client::due),
+            context.holds.due(self.link.peer.as_bytes()),
+            self.knocks.due(),
         ]
         .into_iter()
         .flatten()

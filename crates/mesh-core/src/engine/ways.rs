@@ -31,6 +31,7 @@ impl Peer {
             sent: self.link.last_data_sent.get(),
             received: self.link.last_data_received.get(),
             large: self.link.large.get().is_some(),
+            keep: self.keep,
         }
     }
 
@@ -57,6 +58,9 @@ impl Peer {
         }
         if let Some(via) = self.link.heard() {
             self.paths.heard(via, now.instant);
+        }
+        if let Some(endpoint) = self.paths.selected().and_then(Via::udp) {
+            self.keep = context.holds.of(endpoint.is_ipv6()).interval();
         }
         let facts = self.facts(now.instant);
         let due = self.paths.run(&facts, now.instant);
@@ -126,6 +130,12 @@ impl Peer {
         if is_warm(&self.facts(now.instant), now.instant) {
             self.tell_candidates(false, context, now);
         }
+    }
+
+    /// Whether this is a moon to which nothing but relaying has been said for a while: it need not know more of
+    /// where this node is than where it sees it.
+    pub(super) fn is_idle_moon(&self, now: Instant) -> bool {
+        self.client.is_some() && !self.holds_back() && !is_warm(&self.facts(now), now)
     }
 
     /// Tells the peer where this node may be reached.

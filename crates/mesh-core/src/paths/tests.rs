@@ -59,6 +59,7 @@ impl Pair {
             sent: self.traffic,
             received: None,
             large: false,
+            keep: crate::hold::Hold::BASE,
         }
     }
 

@@ -17,17 +17,24 @@ use mesh_wire::{
 use rand::RngCore;
 
 use super::{
-    Forwarded, RelayDropped, RelayLimits, RelayView,
+    Forwarded, Granted, RelayDropped, RelayLimits, RelayView,
     fair::{Account, FairShare},
     may_talk,
     notices::Notices,
     rate::Rate,
+    reflect::Secret,
 };
 use crate::Remote;
 
-/// An address from which the client has not asked again for this long is no more the client's. It asks
-/// every 20 seconds, so two requests may be lost.
+/// An address from which the client has not asked again for this long is no more the client's, if it does not
+/// say when it asks again: then it does every 20 seconds, and two requests may be lost.
 const PLACE_LIFETIME: Duration = Duration::from_secs(60);
+
+/// If it does say: so much later. It repeats what is not answered after 1, 2, 4 … seconds.
+const PLACE_GRACE: Duration = Duration::from_secs(40);
+
+/// But no longer than this, whatever it says: for so long frames go to an address that it left without a word.
+const PLACE_LIFETIME_MAX: Duration = Duration::from_secs(300);
 
 /// A full moon looks at most this often whether a client is gone.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
@@ -50,7 +57,8 @@ pub struct RelayServer {
     roster: ArcSwap<Roster>,
     tokens: [RwLock<Tokens>; SHARDS],
     share: Mutex<FairShare>,
-    notices: Notices,
+    pub(super) notices: Notices,
+    pub(super) secret: Secret,
     clients: AtomicUsize,
     /// When places were last freed, in microseconds.
     expired_micros: AtomicU64,
@@ -96,8 +104,8 @@ struct State {
 struct Place {
     remote: Remote,
     token: u64,
-    /// When the client asked last from there.
-    renewed: Instant,
+    /// Until when it counts, as the client asked last from there.
+    until: Instant,
 }
 
 impl RelayServer {
@@ -111,6 +119,7 @@ impl RelayServer {
             tokens: std::array::from_fn(|_| RwLock::default()),
             share: Mutex::default(),
             notices: Notices::new(),
+            secret: Secret::default(),
             clients: AtomicUsize::new(0),
             expired_micros: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
@@ -172,7 +181,7 @@ impl RelayServer {
 
     /// Answers a member's request, which its session carried from `from`: the token for frames from there.
     ///
-    /// `id` is the request's. If it is the token that was given for `from` before, the client has it from
+    /// `renew` is how soon the client says that it asks again; zero: it does not. `id` is the request's. If it is the token that was given for `from` before, the client has it from
     /// there, and the address is proven. A client gets the same token for the same address as long as its
     /// session lasts; for another one it gets another, and its frames go on to the address before until the
     /// new one is proven.
@@ -186,9 +195,12 @@ impl RelayServer {
         key: &WireguardPublicKey,
         from: Remote,
         id: u64,
+        renew: Duration,
         rng: &mut impl RngCore,
         now: Instant,
-    ) -> Result<u64, RelayRefused> {
+    ) -> Result<Granted, RelayRefused> {
+        self.secret.ensure(rng);
+        let lasts = (renew + PLACE_GRACE).clamp(PLACE_LIFETIME, PLACE_LIFETIME_MAX);
         let roster = self.roster.load_full();
         let client = roster
             .member(MemberTag::of(key.as_bytes()))
@@ -209,7 +221,7 @@ impl RelayServer {
         }
         let known = state.places().find(|place| place.remote == from);
         let token = known.map(|place| {
-            place.renewed = place.renewed.max(now);
+            place.until = now + lasts;
             place.token
         });
         let token = token.unwrap_or_else(|| {
@@ -217,7 +229,7 @@ impl RelayServer {
             let claimed = Place {
                 remote: from,
                 token,
-                renewed: now,
+                until: now + lasts,
             };
             if let Some(old) = state.claimed.replace(claimed) {
                 self.forget(old.token);
@@ -227,7 +239,12 @@ impl RelayServer {
         if token == id {
             self.prove(&mut state, from, token);
         }
-        Ok(token)
+        let proven = state.proven.is_some_and(|place| place.remote == from);
+        Ok(Granted {
+            token,
+            lasts,
+            proven,
+        })
     }
 
     /// Takes a datagram that came from `from`, and rewrites it in place if it is to be sent on. A few
@@ -314,6 +331,16 @@ impl RelayServer {
                 account: Account::new(id),
             }),
         }
+    }
+
+    /// The client that has this token, wherever it is.
+    pub(super) fn client_with(&self, token: u64, now: Instant) -> Option<WireguardPublicKey> {
+        let client = self.sender(token)?;
+        let mut state = client.lock();
+        let known = state
+            .places()
+            .any(|place| place.token == token && place.lives(now));
+        known.then_some(client.key)
     }
 
     fn sender(&self, token: u64) -> Option<Arc<Client>> {
@@ -451,7 +478,7 @@ impl State {
 
 impl Place {
     fn lives(&self, now: Instant) -> bool {
-        now.saturating_since(self.renewed) < PLACE_LIFETIME
+        now < self.until
     }
 }
 

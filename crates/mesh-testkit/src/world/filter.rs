@@ -53,6 +53,11 @@ impl Filter {
         }
     }
 
+    /// Changes for how long a remote stays open, those that are, too.
+    pub const fn set_lifetime(&mut self, lifetime: Duration) {
+        self.lifetime = lifetime;
+    }
+
     /// Takes note of a packet sent to `remote`.
     pub fn open(&mut self, remote: SocketAddr, now: Instant) {
         let lifetime = self.lifetime;

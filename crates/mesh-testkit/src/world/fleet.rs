@@ -1,6 +1,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_core::{Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit, Via, WallTime};
+use mesh_core::{
+    Event, Keeping, Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit, Via, WallTime,
+};
 use mesh_types::Instant;
 use mesh_wire::relay::{self, Frame, MemberTag};
 
@@ -313,6 +315,11 @@ impl Fleet {
         self.machines[host.0].story_of(&self.machines[other.0].key())
     }
 
+    /// How a machine keeps the mappings of its NATs for IPv4.
+    pub fn keeping(&self, host: HostId) -> Keeping {
+        self.machines[host.0].node.engine.keeping(false)
+    }
+
     /// What the reference says of a pair: whether they have a direct path at this moment.
     pub fn verdict(&self, a: HostId, b: HostId) -> Verdict {
         if !self.runs(a) || !self.runs(b) {
@@ -420,7 +427,11 @@ impl Fleet {
             self.count_wake(host);
             let mut out = Vec::new();
             let from = Remote::Udp(arrival.from);
-            self.machines[host.0].receive(from, arrival.data, self.now, &mut out);
+            if arrival.second {
+                self.machines[host.0].receive_second(arrival.from, &arrival.data, self.now);
+            } else {
+                self.machines[host.0].receive(from, arrival.data, self.now, &mut out);
+            }
             for delivered in self.machines[host.0].take_delivered() {
                 self.note_delivered(host, arrival.origin, &delivered.packet);
             }
@@ -455,6 +466,23 @@ impl Fleet {
             transmits.len()
         );
         self.transmit(host, transmits);
+        for event in self.machines[host.0].take_events() {
+            self.act_on(host, event);
+        }
+    }
+
+    /// Does what a machine's shell would about sockets of its own.
+    fn act_on(&mut self, host: HostId, event: Event) {
+        if let Event::Measure { to, data, fresh } = event {
+            if fresh {
+                self.underlay.open_second(host);
+            }
+            self.count_datagram(host, to, &data);
+            self.underlay
+                .send_second(host, to, data.to_vec(), self.now.instant);
+        } else if event == Event::Measured {
+            self.underlay.close_second(host);
+        }
     }
 
     fn transmit(&mut self, host: HostId, transmits: impl IntoIterator<Item = Transmit>) {

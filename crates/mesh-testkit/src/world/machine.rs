@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason, Refusal, RelayLimits,
+    Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason, Refusal, RelayLimits,
     RelayServer, Remote, Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
@@ -106,6 +106,14 @@ impl Machine {
         out: &mut Vec<Transmit>,
     ) {
         let refusal = self.node.receive(from, &mut datagram, true, now);
+        if let Some(relay) = &self.relay
+            && let Some(reflection) = relay.reflect(from, &datagram, now.instant)
+        {
+            out.push(Transmit {
+                to: from,
+                data: reflection.to_vec(),
+            });
+        }
         // As a client of other moons it looks for its own tokens first: its relay does not know them.
         let (Some(Refusal::NotRelayed), Some(relay)) = (refusal, &self.relay) else {
             return;
@@ -118,6 +126,18 @@ impl Machine {
             }),
             Forwarded::Dropped(_) | Forwarded::NotOurs => {}
         }
+    }
+
+    /// Takes a datagram that came to its second socket.
+    pub(super) fn receive_second(&mut self, from: SocketAddr, datagram: &[u8], now: Now) {
+        let clock = self.node.clock(now);
+        self.node.engine.handle_measured(from, datagram, clock);
+    }
+
+    /// What its engine told since this was last asked.
+    pub(super) fn take_events(&mut self) -> Vec<Event> {
+        let events = std::mem::take(&mut self.node.events);
+        events.into_iter().map(|(_, event)| event).collect()
     }
 
     /// When its timers run next; `None` while it is off.
@@ -135,8 +155,7 @@ impl Machine {
     }
 
     pub(super) fn take_delivered(&mut self) -> Vec<Delivered> {
-        // Events and refusals are not looked at; a run of a million steps would only gather them.
-        self.node.events.clear();
+        // Refusals are not looked at; a run of a million steps would only gather them.
         self.node.refusals.clear();
         std::mem::take(&mut self.node.delivered)
     }

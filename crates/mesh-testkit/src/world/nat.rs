@@ -104,6 +104,14 @@ impl Nat {
         self.mappings.clear();
     }
 
+    /// Changes how long it holds a mapping, those that there are, too.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.behaviour.timeout = timeout;
+        for mapping in self.mappings.values_mut() {
+            mapping.filter.set_lifetime(timeout);
+        }
+    }
+
     /// Forgets all mappings, as a NAT that was restarted.
     pub fn forget(&mut self) {
         self.mappings.clear();

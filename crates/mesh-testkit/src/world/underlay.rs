@@ -41,6 +41,8 @@ pub enum Families {
 pub struct Arrival {
     /// Where it came.
     pub host: HostId,
+    /// Whether to the second socket.
+    pub second: bool,
     /// Its source, as the host sees it.
     pub from: SocketAddr,
     /// Which host sent it.
@@ -93,6 +95,9 @@ enum Holder {
 struct Host {
     interfaces: Vec<Interface>,
     awake: bool,
+    /// The port of a second socket, and the last one that it had.
+    second_port: Option<u16>,
+    last_port: u16,
 }
 
 /// A host's place at a site. Of several, the first that is up is the default route.
@@ -185,6 +190,8 @@ impl Underlay {
         self.hosts.push(Host {
             interfaces: Vec::new(),
             awake: true,
+            second_port: None,
+            last_port: PORT,
         });
         HostId(self.hosts.len() - 1)
     }
@@ -328,13 +335,36 @@ impl Underlay {
         self.severed.contains(&(from, to))
     }
 
+    /// Gives a host a second socket, on a port that it never had, in place of the one that it may have.
+    pub fn open_second(&mut self, host: HostId) {
+        let host = &mut self.hosts[host.0];
+        host.last_port = host.last_port.checked_add(1).expect("61 000 are enough");
+        host.second_port = Some(host.last_port);
+    }
+
+    /// Takes the second socket from a host.
+    pub fn close_second(&mut self, host: HostId) {
+        self.hosts[host.0].second_port = None;
+    }
+
     /// Sends a datagram from a host's port.
     pub fn send(&mut self, host: HostId, to: SocketAddr, data: Vec<u8>, now: Instant) {
+        self.send_from(host, PORT, to, data, now);
+    }
+
+    /// Sends a datagram from a host's second socket, if it has one.
+    pub fn send_second(&mut self, host: HostId, to: SocketAddr, data: Vec<u8>, now: Instant) {
+        if let Some(port) = self.hosts[host.0].second_port {
+            self.send_from(host, port, to, data, now);
+        }
+    }
+
+    fn send_from(&mut self, host: HostId, port: u16, to: SocketAddr, data: Vec<u8>, now: Instant) {
         let Some((site, line, source)) = self.way_out(host, to) else {
             return;
         };
         let packet = Packet {
-            from: SocketAddr::new(source, PORT),
+            from: SocketAddr::new(source, port),
             to,
             origin: host,
             hops_left: 16,
@@ -377,13 +407,15 @@ impl Underlay {
         let is_here = self
             .addresses(host)
             .any(|address| address == packet.to.ip());
+        let second = self.hosts[host.0].second_port == Some(packet.to.port());
         if is_here
             && self.is_awake(host)
-            && packet.to.port() == PORT
+            && (packet.to.port() == PORT || second)
             && !self.is_severed(packet.origin, host)
         {
             self.arrivals.push_back(Arrival {
                 host,
+                second,
                 from: packet.from,
                 origin: packet.origin,
                 data: packet.data,

@@ -73,8 +73,10 @@ impl Moon {
         id: u64,
         now: Instant,
     ) -> Result<u64, RelayRefused> {
+        let renew = Duration::ZERO;
         self.server
-            .grant(&key(member), from, id, &mut self.rng, now)
+            .grant(&key(member), from, id, renew, &mut self.rng, now)
+            .map(|granted| granted.token)
     }
 
     /// Asks for a token and shows that it came.
@@ -368,7 +370,7 @@ fn no_frame_passes_to_or_from_a_member_once_it_is_removed() {
             // One that asks all the time is removed like the others.
             let asking = scope.spawn(|| {
                 while !removed.load(Ordering::SeqCst) {
-                    let _ = server.grant(&key(2), remote(2), 0, &mut rng, at(1));
+                    let _ = server.grant(&key(2), remote(2), 0, Duration::ZERO, &mut rng, at(1));
                 }
             });
             server.set_members([1, 3].map(key));
