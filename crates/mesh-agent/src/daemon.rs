@@ -40,6 +40,7 @@ use crate::{
     handover::{self, Inheritance},
     local,
     logs::LogRing,
+    measure,
     names::{self, DNS_PORT},
     overlay::{News, Overlay},
     pulse::{self, Pulse},
@@ -223,6 +224,10 @@ async fn serve(
     let listen = agent.config().relay_listen;
     tasks.spawn(streams::serve(agent.clone(), listen));
     tasks.spawn(streams::supervise(agent.clone(), streams::PORT));
+    if let Some(measured) = agent.overlay.take_measured() {
+        tasks.spawn(measure::serve(agent.clone(), measured));
+    }
+    tasks.spawn(measure::serve_other_port(agent.clone()));
     tasks.spawn(reload::watch(agent.clone(), config_path));
     let ready = async {
         address_or_patience(agent).await;

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_api::{Hosts, Logs, Ping, Probe, Status, VERSION, Why};
+use mesh_api::{Hosts, Logs, Netcheck, Ping, Probe, Status, VERSION, Why};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_types::MachineName;
 use serde::Deserialize;
@@ -52,6 +52,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: UnixListener) -> std::io:
         .route("/v1/why", get(why))
         .route("/v1/ping", post(ping))
         .route("/v1/probe", post(probe))
+        .route("/v1/netcheck", post(netcheck))
         .route("/v1/logs", get(logs))
         .route("/v1/hosts", get(hosts))
         .fallback(unknown)
@@ -68,6 +69,10 @@ async fn probe(State(agent): State<Arc<Agent>>) -> Json<Probe> {
         version: VERSION,
         peers: agent.overlay.probe_all(),
     })
+}
+
+async fn netcheck(State(agent): State<Arc<Agent>>) -> Json<Netcheck> {
+    Json(crate::netcheck::run(&agent).await)
 }
 
 async fn logs(State(agent): State<Arc<Agent>>, Query(query): Query<LogsQuery>) -> Json<Logs> {

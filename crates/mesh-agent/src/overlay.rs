@@ -5,16 +5,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::Thread,
     time::Duration,
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, MTU_BASE, Mapping, MoonView, Now,
-    OPENER_HOPS, PacketRefused, PeerStory, PeerView, Received, Remote, Stamp, TakeOverError,
-    TakenOver, Via,
+    Engine, EngineConfig, Event, Forwarding, Handover, Keeping, MTU_BASE, Mapping, MoonView, Now,
+    OPENER_HOPS, PacketRefused, PeerState, PeerStory, PeerView, Received, Remote, Stamp,
+    TakeOverError, TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
@@ -25,6 +25,7 @@ use tracing::{debug, info, trace, warn};
 use zeroize::Zeroizing;
 
 use crate::{
+    measure::Measuring,
     peers::{self, Directory},
     relay::{Moon, streams::Streams},
     view::Link,
@@ -33,6 +34,12 @@ use crate::{
 /// News that wait for the control plane; further ones are dropped, as each comes again, and the
 /// reservation of stamps, which does not, is kept.
 const NEWS_MAX: usize = 1024;
+
+/// What may wait for the task that measures: one measurement says something once a second.
+const MEASURING_MAX: usize = 16;
+
+/// How long a moon is given to say whether it will knock.
+const KNOCK_ANSWERED: Duration = Duration::from_millis(800);
 
 /// Pings that may wait for their answers at a time.
 const PINGS_MAX: usize = 1024;
@@ -78,6 +85,15 @@ pub(crate) struct Tale {
     pub(crate) now: Instant,
 }
 
+/// What a moon says to a request for a knock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnockAnswer {
+    /// The knock's.
+    pub(crate) id: u64,
+    pub(crate) agreed: bool,
+    pub(crate) other_port: Option<u16>,
+}
+
 /// The engine with what surrounds it. Shared by the data threads, the timer thread and the control plane.
 pub(crate) struct Overlay {
     pub(crate) forwarding: Arc<Forwarding>,
@@ -94,12 +110,19 @@ pub(crate) struct Overlay {
     news: mpsc::Sender<News>,
     /// The thread that runs the engine's timers.
     timer: OnceLock<Thread>,
+    /// To the task that measures, and what it takes.
+    measuring: mpsc::Sender<Measuring>,
+    measured: Mutex<Option<mpsc::Receiver<Measuring>>>,
+    /// A moon's second port.
+    other: OnceLock<Arc<tokio::net::UdpSocket>>,
 }
 
 struct State {
     engine: Engine,
     directory: Directory,
     pings: HashMap<(WireguardPublicKey, u64), oneshot::Sender<(Duration, Via)>>,
+    /// Who waits for a moon to say whether it will knock.
+    knocks: HashMap<(WireguardPublicKey, u64), oneshot::Sender<KnockAnswer>>,
     /// Serial and head hash of the roster in force, to be told to peers.
     epoch: Option<(Serial, [u8; 32])>,
     /// Stamps that are to be reserved, and of which the control plane has not heard.
@@ -125,6 +148,7 @@ impl Overlay {
         };
         let engine = Engine::new(config, now());
         let (news, receiver) = mpsc::channel(NEWS_MAX);
+        let (measuring, measured) = mpsc::channel(MEASURING_MAX);
         let overlay = Self {
             forwarding: engine.forwarding(),
             socket,
@@ -137,11 +161,15 @@ impl Overlay {
                 engine,
                 directory: Directory::default(),
                 pings: HashMap::new(),
+                knocks: HashMap::new(),
                 epoch: None,
                 unreserved: None,
             }),
             news,
             timer: OnceLock::new(),
+            measuring,
+            measured: Mutex::new(Some(measured)),
+            other: OnceLock::new(),
         };
         (overlay, receiver)
     }
@@ -230,6 +258,67 @@ impl Overlay {
             },
             Ok(Err(_)) | Err(_) => PingOutcome::Unanswered,
         }
+    }
+
+    /// What is known of the moons of this machine.
+    pub(crate) fn moon_views(&self) -> Vec<(MachineName, MoonView)> {
+        let state = self.lock();
+        let moons = state.engine.moon_views().into_iter();
+        moons
+            .filter_map(|moon| Some((state.directory.name(&moon.key)?.clone(), moon)))
+            .collect()
+    }
+
+    /// For how long the NATs before this machine hold a mapping.
+    pub(crate) fn keeping(&self, ipv6: bool) -> Keeping {
+        self.lock().engine.keeping(ipv6)
+    }
+
+    /// Asks a moon to knock, and waits for what it says. Dropping the future gives up waiting.
+    pub(crate) async fn ask_knock(
+        &self,
+        moon: WireguardPublicKey,
+        to: SocketAddr,
+        proof: u64,
+        from_other_port: bool,
+    ) -> Option<KnockAnswer> {
+        let (answer, answered) = oneshot::channel();
+        self.with(|state, now| {
+            state.knocks.retain(|_, waiting| !waiting.is_closed());
+            if state.knocks.len() >= PINGS_MAX {
+                return;
+            }
+            let id = state
+                .engine
+                .request_knock(&moon, to, proof, from_other_port, now);
+            if let Some(id) = id {
+                state.knocks.insert((moon, id), answer);
+            }
+        });
+        let answer = tokio::time::timeout(KNOCK_ANSWERED, answered).await;
+        answer.ok()?.ok()
+    }
+
+    /// What the task that measures takes; `None`: somebody has it.
+    pub(crate) fn take_measured(&self) -> Option<mpsc::Receiver<Measuring>> {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.take()
+    }
+
+    /// Something came to the socket of a measurement.
+    pub(crate) fn handle_measured(&self, from: SocketAddr, datagram: &[u8]) {
+        self.with(|state, now| state.engine.handle_measured(from, datagram, now));
+    }
+
+    /// Sets a moon's second port, for the life of the process.
+    pub(crate) fn set_other_socket(
+        &self,
+        socket: tokio::net::UdpSocket,
+    ) -> Arc<tokio::net::UdpSocket> {
+        let socket = self.other.get_or_init(|| Arc::new(socket)).clone();
+        let port = socket.local_addr().ok().map(|bound| bound.port());
+        self.with(|state, _| state.engine.set_other_port(port));
+        socket
     }
 
     /// What is known of every peer.
@@ -430,6 +519,32 @@ impl Overlay {
                     let _ = waiting.send((Duration::from_micros(rtt_micros), via));
                 }
             }
+            Event::Measure { to, data, fresh } => {
+                self.measure(Measuring::Send { to, data, fresh });
+            }
+            Event::Measured => self.measure(Measuring::Over),
+            Event::KnockFromOtherPort { to, data } => {
+                if let Some(other) = self.other.get()
+                    && let Err(error) = other.try_send_to(&data, mapped(other, to))
+                {
+                    debug!(%error, "could not knock");
+                }
+            }
+            Event::KnockAnswered {
+                peer,
+                id,
+                agreed,
+                other_port,
+            } => {
+                if let Some(waiting) = state.knocks.remove(&(peer, id)) {
+                    // Whoever waited may have given up.
+                    let _ = waiting.send(KnockAnswer {
+                        id,
+                        agreed,
+                        other_port,
+                    });
+                }
+            }
             Event::SessionEstablished { peer, via, .. } => {
                 if let Some(peer) = name(state, &peer) {
                     debug!(%peer, ?via, "session established");
@@ -484,6 +599,11 @@ impl Overlay {
         }
     }
 
+    fn measure(&self, wanted: Measuring) {
+        // What is lost is not answered, and so tried again.
+        let _ = self.measuring.try_send(wanted);
+    }
+
     fn report(&self, news: News) {
         if self.news.try_send(news).is_err() {
             debug!("the control plane is behind; news dropped");
@@ -519,6 +639,20 @@ impl std::fmt::Debug for Overlay {
             .field("socket", &self.socket)
             .finish_non_exhaustive()
     }
+}
+
+/// An endpoint as a socket of both families takes it: IPv4 mapped into IPv6.
+pub(crate) fn mapped(socket: &tokio::net::UdpSocket, to: SocketAddr) -> SocketAddr {
+    let both = socket.local_addr().is_ok_and(|bound| bound.is_ipv6());
+    match to.ip() {
+        IpAddr::V4(address) if both => SocketAddr::new(address.to_ipv6_mapped().into(), to.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => to,
+    }
+}
+
+/// The same the other way round.
+pub(crate) fn plain(from: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from.ip().to_canonical(), from.port())
 }
 
 /// Both clocks.

@@ -12,7 +12,7 @@ use mesh_core::{Forwarded, RelayLimits, RelayServer, Remote};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_os::{clock, udp::SendBatch};
 use mesh_types::{Instant, MemberKey, PublicIdentity, WireguardPublicKey};
-use mesh_wire::relay;
+use mesh_wire::{reflect::REFLECT_BYTES, relay};
 use tracing::{debug, trace};
 
 use crate::overlay::Overlay;
@@ -71,6 +71,10 @@ impl Moon {
         sending: &mut SendBatch,
         now: Instant,
     ) -> bool {
+        if let Some(answer) = self.reflect(from, datagram, now) {
+            push(overlay, from, &answer, sending);
+            return true;
+        }
         if !relay::is_frame(datagram)
             || !self.relays.load(Ordering::Acquire)
             // The frame of another moon, of which this one is a client.
@@ -85,6 +89,23 @@ impl Moon {
             Forwarded::NotOurs => return false,
         }
         true
+    }
+
+    /// Tells a client where it is seen; `None`: the datagram does not ask for that, or nobody may know.
+    pub(crate) fn reflect(
+        &self,
+        from: Remote,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Option<[u8; REFLECT_BYTES]> {
+        self.is_on()
+            .then(|| self.server.reflect(from, datagram, now))
+            .flatten()
+    }
+
+    /// Whether this machine relays.
+    pub(crate) fn is_on(&self) -> bool {
+        self.relays.load(Ordering::Acquire)
     }
 
     /// What `mesh status` says of it; `None`: this machine does not relay.

@@ -5,6 +5,7 @@
 
 mod controller;
 mod names;
+mod netcheck;
 mod time;
 mod why;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
 pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
+pub use netcheck::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut};
 pub use time::rfc3339;
 pub use why::{MoonStatus, Nat, WayChange, WayEvent, WayOrigin, WayStatus, Why};
 
