@@ -360,10 +360,9 @@ impl Pair {
 
     /// What one of the pair says of the other.
     fn peer(&self, of: usize) -> anyhow::Result<PeerStatus> {
-        let peers = self.fleet.status(PAIR[of])?.peers.into_iter();
+        let mut peers = self.fleet.status(PAIR[of])?.peers.into_iter();
         peers
-            .filter(|peer| peer.name.as_str() == PAIR[1 - of])
-            .next_back()
+            .find(|peer| peer.name.as_str() == PAIR[1 - of])
             .context("a pair that does not know each other")
     }
 

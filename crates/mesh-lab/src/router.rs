@@ -138,7 +138,7 @@ pub(crate) fn forget_mappings() -> anyhow::Result<()> {
     // IPCTNL_MSG_CT_DELETE of the subsystem NFNL_SUBSYS_CTNETLINK, for all families and without a connection:
     // all of them. NLM_F_REQUEST | NLM_F_ACK; see linux/netfilter/nfnetlink.h.
     let length: u32 = 20;
-    let kind: u16 = 1 << 8 | 2;
+    let kind: u16 = (1 << 8) | 2;
     let flags: u16 = 5;
     let mut message = Vec::new();
     message.extend(length.to_ne_bytes());
