@@ -32,6 +32,11 @@ fn main() -> ExitCode {
             if is_kept { "" } else { ", **not kept**" },
         );
     }
+    let direct = (0..seeds)
+        .filter(|seed| Promise::Direct.measure(*seed) != Duration::MAX)
+        .count();
+    kept &= u64::try_from(direct) == Ok(seeds);
+    println!("\nPairs direct, of those that the model says can be: {direct} of {seeds}.");
     if kept {
         ExitCode::SUCCESS
     } else {

@@ -23,6 +23,7 @@ mod nat;
 pub mod recovery;
 pub mod reference;
 mod shape;
+mod streams;
 mod talk;
 mod underlay;
 

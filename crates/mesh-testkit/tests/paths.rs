@@ -186,3 +186,46 @@ fn the_same_seed_gives_the_same_world() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn two_sides_without_udp_reach_each_other_through_streams() {
+    let mut fleet = Fleet::new(9);
+    fleet.moon();
+    fleet.moon();
+    let sites = [0, 1].map(|_| fleet.site(NatBehaviour::HOME));
+    let [a, b] = sites.map(|site| {
+        fleet.underlay.gateway_mut(site).blocks_udp = true;
+        fleet.node(site, Families::V4)
+    });
+    fleet.publish(&[]);
+    fleet.run_for(seconds(5));
+    let without = talk(&mut fleet, a, b, seconds(3));
+    let reached = without.reached(&fleet).expect("they reach each other");
+    assert!(reached <= AT_ONCE, "{reached:?}");
+    assert_eq!(without.direct(&fleet), None);
+    for site in sites {
+        fleet.underlay.gateway_mut(site).blocks_udp = false;
+    }
+    let with = talk(&mut fleet, a, b, seconds(90));
+    assert!(with.direct(&fleet).is_some(), "UDP is found again");
+    assert!(with.longest_gap(&fleet) <= seconds(1));
+}
+
+#[test]
+fn a_moon_that_is_away_is_tried_ever_more_rarely_unless_somebody_is_wanted() {
+    let (mut fleet, a, b) = pair(10, NatBehaviour::SYMMETRIC, NatBehaviour::SYMMETRIC);
+    let moon = fleet.moons().next().unwrap();
+    fleet.set_running(moon, false);
+    fleet.run_for(seconds(600));
+    fleet.traffic = Traffic::default();
+    fleet.run_for(seconds(600));
+    // To both of its addresses.
+    let per_node = fleet.traffic.with_moons / 2 / 2;
+    assert!((25..=35).contains(&per_node), "{per_node} in ten minutes");
+    fleet.set_running(moon, true);
+    fleet.run_for(Duration::from_millis(100));
+    let talk = talk(&mut fleet, a, b, seconds(10));
+    // The first attempt finds no way, the second one second later no relay, the third two seconds after that.
+    let reached = talk.reached(&fleet).expect("they reach each other");
+    assert!(reached <= seconds(4), "{reached:?}");
+}

@@ -91,7 +91,8 @@ fn page(args: &Args, simulated: &str, real: &str) -> String {
          The real engine and relay on a virtual clock (`docs/simulator.md`), {seeds} worlds for each line: two \
          nodes behind NATs of any kind that let each other through, two moons, lines of 2 to 60 ms each way. A \
          packet is sent each way every 20 ms. What is measured is the longest time in which none came in one \
-         of the directions, from the event on.\n\n\
+         of the directions, from the event on. There is no controller in these worlds: all of it holds while \
+         it is dead.\n\n\
          {simulated}\n\
          ## In namespaces\n\n\
          Real processes of the release build behind the kernel's own routers (nftables in network namespaces), \

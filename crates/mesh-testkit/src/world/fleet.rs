@@ -1,7 +1,8 @@
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use mesh_core::{
-    Event, Keeping, Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit, Via, WallTime,
+    Carrier, Dial, Event, Keeping, Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit,
+    Via, WallTime,
 };
 use mesh_types::Instant;
 use mesh_wire::relay::{self, Frame, MemberTag};
@@ -10,6 +11,7 @@ use super::{
     Families, HostId, NatBehaviour, SiteId, Underlay,
     machine::{Machine, Member, Peer},
     reference::{self, Verdict},
+    streams::{Streamed, Streams},
 };
 use crate::packets;
 
@@ -44,6 +46,7 @@ pub struct Fleet {
     now: Now,
     seed: u8,
     machines: Vec<Machine>,
+    streams: Streams,
     /// The newest roster.
     members: Arc<Vec<Member>>,
     arrived: BTreeMap<u64, Arrived>,
@@ -57,6 +60,8 @@ pub struct Fleet {
 pub struct Traffic {
     /// Between machines of which one is a moon.
     pub with_moons: u64,
+    /// The same by who sent to whom; `None`: to an address of a NAT, or of nobody.
+    pub with_moons_by: BTreeMap<(HostId, Option<HostId>), u64>,
     /// From nodes to addresses that no machine has by itself: of NATs, or of nobody.
     pub into_the_blue: u64,
     /// Between others, straight or through moons: who sent how many to whom.
@@ -84,6 +89,7 @@ impl Fleet {
             },
             seed: seed.to_be_bytes()[7],
             machines: Vec::new(),
+            streams: Streams::new(seed),
             members: Arc::default(),
             arrived: BTreeMap::new(),
             packets: 0,
@@ -164,12 +170,14 @@ impl Fleet {
                 .filter(|index| self.underlay.is_awake(HostId(*index)))
                 .filter_map(|index| self.machines[index].poll_timeout())
                 .min();
-            let next = self.underlay.poll_timeout().into_iter().chain(timer).min();
+            let lines = [self.underlay.poll_timeout(), self.streams.poll_timeout()];
+            let next = lines.into_iter().flatten().chain(timer).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
             self.advance_to(next);
             self.land_arrivals();
+            self.run_streams();
             self.run_timers();
         }
         self.advance_to(end);
@@ -214,14 +222,19 @@ impl Fleet {
         }
         let endpoints = self.underlay.endpoints(host);
         self.machines[host.0].network_changed(endpoints, self.now);
+        for other in self.hosts() {
+            self.set_streams(host, other);
+        }
         self.drain(host);
         self.catch_up(host);
     }
 
     /// Ends a machine's process, or starts it again with nothing but its identity and its disk.
     pub fn set_running(&mut self, host: HostId, running: bool) {
+        self.machines[host.0].running = false;
+        let ended = self.streams.end(host);
+        self.take_streamed(ended);
         if !running {
-            self.machines[host.0].running = false;
             return;
         }
         self.machines[host.0].restart(self.now);
@@ -346,15 +359,27 @@ impl Fleet {
         })
     }
 
-    /// Whether there is a moon that both know and reach.
+    /// Whether there is a moon that both know and reach, by UDP or by streams.
     pub fn share_a_moon(&self, a: HostId, b: HostId) -> bool {
+        self.meet(a, b, |host, moon| {
+            reference::reaches_internet(&self.underlay, host, moon)
+                || self.underlay.pipe(host, moon, Carrier::Tls).is_some()
+        })
+    }
+
+    /// The same by UDP alone.
+    pub fn share_a_moon_by_udp(&self, a: HostId, b: HostId) -> bool {
+        self.meet(a, b, |host, moon| {
+            reference::reaches_internet(&self.underlay, host, moon)
+        })
+    }
+
+    fn meet(&self, a: HostId, b: HostId, reaches: impl Fn(HostId, HostId) -> bool) -> bool {
         self.moons().any(|moon| {
             self.runs(moon)
                 && [a, b].into_iter().all(|host| {
                     host == moon
-                        || self.knows(host, moon)
-                            && self.knows(moon, host)
-                            && reference::reaches_internet(&self.underlay, host, moon)
+                        || self.knows(host, moon) && self.knows(moon, host) && reaches(host, moon)
                 })
         })
     }
@@ -420,24 +445,79 @@ impl Fleet {
     fn land_arrivals(&mut self) {
         self.underlay.handle_timeout(self.now.instant);
         while let Some(arrival) = self.underlay.poll_arrival() {
-            let host = arrival.host;
-            if !self.runs(host) {
-                continue;
-            }
-            self.count_wake(host);
-            let mut out = Vec::new();
             let from = Remote::Udp(arrival.from);
-            if arrival.second {
+            let host = arrival.host;
+            if !arrival.second {
+                self.receive(host, from, arrival.origin, arrival.data);
+            } else if self.runs(host) {
+                self.count_wake(host);
                 self.machines[host.0].receive_second(arrival.from, &arrival.data, self.now);
-            } else {
-                self.machines[host.0].receive(from, arrival.data, self.now, &mut out);
+                self.drain(host);
             }
-            for delivered in self.machines[host.0].take_delivered() {
-                self.note_delivered(host, arrival.origin, &delivered.packet);
-            }
-            self.transmit(host, out);
-            self.drain(host);
         }
+    }
+
+    fn receive(&mut self, host: HostId, from: Remote, origin: HostId, data: Vec<u8>) {
+        if !self.runs(host) {
+            return;
+        }
+        self.count_wake(host);
+        let mut out = Vec::new();
+        self.machines[host.0].receive(from, data, self.now, &mut out);
+        for delivered in self.machines[host.0].take_delivered() {
+            self.note_delivered(host, origin, &delivered.packet);
+        }
+        self.transmit(host, out);
+        self.drain(host);
+    }
+
+    fn run_streams(&mut self) {
+        let machines = &self.machines;
+        let takes = |moon: HostId| machines[moon.0].running;
+        let now = self.now.instant;
+        let streamed = self.streams.handle_timeout(&self.underlay, takes, now);
+        self.take_streamed(streamed);
+    }
+
+    fn take_streamed(&mut self, streamed: Vec<Streamed>) {
+        for streamed in streamed {
+            match streamed {
+                Streamed::Opened(host, moon, carrier) => {
+                    if self.runs(host) {
+                        let key = self.machines[moon.0].key();
+                        self.machines[host.0].opened(&key, carrier, self.now);
+                        self.drain(host);
+                    }
+                }
+                Streamed::Ended(host, moon, carrier) => {
+                    let key = self.machines[moon.0].key();
+                    if self.is_running(host) {
+                        self.machines[host.0].ended(&key, carrier, self.now);
+                    }
+                    if self.runs(host) {
+                        self.drain(host);
+                    }
+                }
+                Streamed::Changed(host, other) => {
+                    if self.runs(host) {
+                        self.set_streams(host, other);
+                        self.drain(host);
+                    }
+                }
+                Streamed::Arrived {
+                    host,
+                    origin,
+                    stream,
+                    data,
+                } => self.receive(host, Remote::Stream(stream), origin, data),
+            }
+        }
+    }
+
+    fn set_streams(&mut self, host: HostId, other: HostId) {
+        let streams = self.streams.between(host, other);
+        let key = self.machines[other.0].key();
+        self.machines[host.0].set_streams(&key, &streams, self.now);
     }
 
     fn note_delivered(&mut self, host: HostId, origin: HostId, packet: &[u8]) {
@@ -469,6 +549,9 @@ impl Fleet {
         for event in self.machines[host.0].take_events() {
             self.act_on(host, event);
         }
+        while let Some(dial) = self.machines[host.0].poll_dial() {
+            self.dial(host, dial);
+        }
     }
 
     /// Does what a machine's shell would about sockets of its own.
@@ -477,7 +560,7 @@ impl Fleet {
             if fresh {
                 self.underlay.open_second(host);
             }
-            self.count_datagram(host, to, &data);
+            self.count_datagram(host, self.at(to.ip()), &data);
             self.underlay
                 .send_second(host, to, data.to_vec(), self.now.instant);
         } else if event == Event::Measured {
@@ -485,35 +568,63 @@ impl Fleet {
         }
     }
 
-    fn transmit(&mut self, host: HostId, transmits: impl IntoIterator<Item = Transmit>) {
-        for Transmit { to, data } in transmits {
-            let Remote::Udp(to) = to else {
-                continue;
-            };
-            self.count_datagram(host, to, &data);
-            self.underlay.send(host, to, data, self.now.instant);
+    fn dial(&mut self, host: HostId, dial: Dial) {
+        let (Dial::Open(key, carrier) | Dial::Close(key, carrier)) = dial;
+        let has_key = |other: &HostId| self.machines[other.0].key() == key;
+        let moon = self.hosts().find(has_key).expect("a moon is a machine");
+        match dial {
+            Dial::Open(..) => self.streams.dial(host, moon, carrier, self.now.instant),
+            Dial::Close(..) => {
+                let closed = self.streams.hang_up(host, moon, carrier);
+                self.take_streamed(closed);
+            }
         }
     }
 
-    fn count_datagram(&mut self, host: HostId, to: SocketAddr, data: &[u8]) {
+    fn transmit(&mut self, host: HostId, transmits: impl IntoIterator<Item = Transmit>) {
+        for Transmit { to, data } in transmits {
+            match to {
+                Remote::Udp(to) => {
+                    self.count_datagram(host, self.at(to.ip()), &data);
+                    self.underlay.send(host, to, data, self.now.instant);
+                }
+                Remote::Stream(stream) => {
+                    let receiver = self.streams.other_end(host, stream);
+                    self.count_datagram(host, receiver, &data);
+                    let (underlay, now) = (&self.underlay, self.now.instant);
+                    self.streams.send(host, stream, data, underlay, now);
+                }
+            }
+        }
+    }
+
+    /// The machine that has this address.
+    fn at(&self, address: IpAddr) -> Option<HostId> {
+        let has = |host: &HostId| self.underlay.addresses(*host).any(|at| at == address);
+        self.hosts().find(has)
+    }
+
+    /// Counts a datagram to `receiver`, or to whom it names.
+    fn count_datagram(&mut self, host: HostId, receiver: Option<HostId>, data: &[u8]) {
         let frame = relay::parse(data);
-        let receiver = self.hosts().find(|other| match frame {
-            Some(Frame::Data(header)) => {
+        let receiver = match frame {
+            Some(Frame::Data(header)) => self.hosts().find(|other| {
                 MemberTag::of(self.machines[other.0].key().as_bytes()) == header.member
-            }
-            Some(Frame::Notice(..)) | None => {
-                self.underlay.addresses(*other).any(|at| at == to.ip())
-            }
-        });
-        if self.is_moon(host) {
+            }),
+            Some(Frame::Notice(..)) | None => receiver,
+        };
+        let is_between_nodes =
+            !self.is_moon(host) && receiver.is_none_or(|receiver| !self.is_moon(receiver));
+        if !is_between_nodes {
             // What it relays was counted when its client sent it.
-            self.traffic.with_moons += u64::from(!matches!(frame, Some(Frame::Data(_))));
-        } else if let Some(receiver) = receiver
-            && !self.is_moon(receiver)
-        {
+            let is_relayed = self.is_moon(host) && matches!(frame, Some(Frame::Data(_)));
+            if !is_relayed {
+                self.traffic.with_moons += 1;
+                let by = self.traffic.with_moons_by.entry((host, receiver));
+                *by.or_default() += 1;
+            }
+        } else if let Some(receiver) = receiver {
             *self.traffic.between.entry((host, receiver)).or_default() += 1;
-        } else if receiver.is_some() {
-            self.traffic.with_moons += 1;
         } else {
             self.traffic.into_the_blue += 1;
         }

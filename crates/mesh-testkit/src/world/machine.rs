@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason, Refusal, RelayLimits,
-    RelayServer, Remote, Transmit, Via,
+    Carrier, Dial, Dialler, Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason,
+    Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 
@@ -27,6 +27,10 @@ pub(super) struct Machine {
     /// Whether its process runs.
     pub(super) running: bool,
     relay: Option<Arc<RelayServer>>,
+    /// What says which streams it has.
+    dialler: Dialler,
+    /// Its moons, and what it reaches each by.
+    reached: Vec<(WireguardPublicKey, Option<Remote>)>,
 }
 
 impl Machine {
@@ -37,6 +41,8 @@ impl Machine {
             members: Arc::default(),
             running: true,
             relay: None,
+            dialler: Dialler::default(),
+            reached: Vec::new(),
         };
         if is_moon {
             machine.begin_relaying();
@@ -55,6 +61,8 @@ impl Machine {
     /// Starts the process again: nothing is left but identity and disk.
     pub(super) fn restart(&mut self, now: Now) {
         self.node.restart(now);
+        self.dialler = Dialler::default();
+        self.reached.clear();
         if self.is_moon() {
             self.begin_relaying();
         }
@@ -87,6 +95,7 @@ impl Machine {
             relay.set_members(keys);
         }
         self.members = members;
+        self.dialler.network_changed(now.instant);
     }
 
     /// Hears from the system that the machine's addresses changed, or that it woke up.
@@ -94,6 +103,33 @@ impl Machine {
         let clock = self.node.clock(now);
         self.node.engine.set_own_endpoints(endpoints, clock);
         self.node.engine.network_changed(clock);
+        self.dialler.network_changed(now.instant);
+    }
+
+    /// Hears which streams there are to another.
+    pub(super) fn set_streams(
+        &mut self,
+        other: &WireguardPublicKey,
+        streams: &[StreamId],
+        now: Now,
+    ) {
+        let clock = self.node.clock(now);
+        self.node.engine.set_streams(other, streams, clock);
+    }
+
+    /// Has a stream to a moon.
+    pub(super) fn opened(&mut self, moon: &WireguardPublicKey, carrier: Carrier, now: Now) {
+        self.dialler.opened(moon, carrier, now.instant);
+    }
+
+    /// Has none, or no more.
+    pub(super) fn ended(&mut self, moon: &WireguardPublicKey, carrier: Carrier, now: Now) {
+        self.dialler.ended(moon, carrier, now.instant);
+    }
+
+    /// Which stream is to be opened or closed next.
+    pub(super) fn poll_dial(&mut self) -> Option<Dial> {
+        self.dialler.poll_dial()
     }
 
     /// Takes a datagram. What is to be sent at once goes to `out`, the rest comes with
@@ -142,16 +178,25 @@ impl Machine {
 
     /// When its timers run next; `None` while it is off.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.node.engine.poll_timeout().filter(|_| self.running)
+        let timers = [self.node.engine.poll_timeout(), self.dialler.poll_timeout()];
+        timers.into_iter().flatten().min().filter(|_| self.running)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now) {
         let clock = self.node.clock(now);
         self.node.engine.handle_timeout(clock);
+        self.dialler.handle_timeout(now.instant);
     }
 
     pub(super) fn drain(&mut self, now: Now) -> Vec<Transmit> {
-        self.node.drain(now)
+        let transmits = self.node.drain(now);
+        let engine = &self.node.engine;
+        if !engine.moons(now.instant).eq(self.reached.iter().copied()) {
+            self.reached = engine.moons(now.instant).collect();
+            let reached = self.reached.iter().copied();
+            self.dialler.set_moons(reached, now.instant);
+        }
+        transmits
     }
 
     pub(super) fn take_delivered(&mut self) -> Vec<Delivered> {

@@ -33,11 +33,15 @@ pub enum Promise {
     TwoWays,
     /// The moon that relays for a pair dies, under traffic.
     MoonDies,
+    /// One side's agent starts where UDP is dropped, under traffic.
+    UdpBlocked,
+    /// One side's site begins to drop UDP, under traffic.
+    UdpLost,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::FirstPacket,
         Self::Direct,
         Self::Move,
@@ -46,6 +50,8 @@ impl Promise {
         Self::OneWay,
         Self::TwoWays,
         Self::MoonDies,
+        Self::UdpBlocked,
+        Self::UdpLost,
     ];
 
     /// What happens, for people.
@@ -61,6 +67,8 @@ impl Promise {
             Self::OneWay => "one-way black hole of the direct path",
             Self::TwoWays => "two-way black hole of the direct path",
             Self::MoonDies => "the relay in use dies",
+            Self::UdpBlocked => "UDP blocked from the start of one side's agent",
+            Self::UdpLost => "UDP blocked in mid-session",
         }
     }
 
@@ -69,7 +77,10 @@ impl Promise {
         match self {
             Self::FirstPacket => Duration::from_millis(50),
             Self::Direct | Self::Move | Self::Wake => Duration::from_secs(1),
-            Self::Rebind | Self::OneWay | Self::TwoWays | Self::MoonDies => Duration::from_secs(2),
+            Self::Rebind | Self::OneWay | Self::TwoWays | Self::MoonDies | Self::UdpBlocked => {
+                Duration::from_secs(2)
+            }
+            Self::UdpLost => Duration::from_secs(4),
         }
     }
 
@@ -82,13 +93,19 @@ impl Promise {
                 let round_trips = pair.round_trip * 3;
                 reached.map_or(Duration::MAX, |time| time.saturating_sub(round_trips))
             }
+            Self::UdpBlocked => {
+                pair.start_without_udp();
+                let reached = pair.talk(LOOK).reached(&pair.fleet);
+                reached.unwrap_or(Duration::MAX)
+            }
             Self::Direct => pair.talk(LOOK).direct(&pair.fleet).unwrap_or(Duration::MAX),
             Self::Move
             | Self::Wake
             | Self::Rebind
             | Self::OneWay
             | Self::TwoWays
-            | Self::MoonDies => {
+            | Self::MoonDies
+            | Self::UdpLost => {
                 pair.talk(LOOK);
                 self.happen(&mut pair);
                 let talk = pair.talk(LOOK);
@@ -103,7 +120,7 @@ impl Promise {
     fn happen(self, pair: &mut Pair) {
         let (a, b) = (pair.a, pair.b);
         match self {
-            Self::FirstPacket | Self::Direct => {}
+            Self::FirstPacket | Self::Direct | Self::UdpBlocked => {}
             Self::Move => {
                 pair.fleet.underlay.detach(a);
                 pair.fleet.notice(a);
@@ -119,6 +136,7 @@ impl Promise {
                 pair.fleet.notice(a);
             }
             Self::Rebind => pair.fleet.underlay.gateway_mut(pair.home).forget(),
+            Self::UdpLost => pair.fleet.underlay.gateway_mut(pair.home).blocks_udp = true,
             Self::OneWay => pair.fleet.underlay.sever(a, b),
             Self::TwoWays => {
                 pair.fleet.underlay.sever(a, b);
@@ -192,6 +210,15 @@ impl Pair {
         let mut talk = Talk::between(&self.fleet, self.a, self.b);
         talk.go_on(&mut self.fleet, TICK, time);
         talk
+    }
+
+    /// Kills one side's agent and starts it again when its site drops UDP.
+    fn start_without_udp(&mut self) {
+        self.fleet.set_running(self.a, false);
+        self.fleet.underlay.gateway_mut(self.home).blocks_udp = true;
+        let millis = self.rng.gen_range(100..10_000);
+        self.fleet.run_for(Duration::from_millis(millis));
+        self.fleet.set_running(self.a, true);
     }
 
     fn talk_while_away(&mut self) {

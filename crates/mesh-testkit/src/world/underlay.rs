@@ -107,6 +107,17 @@ struct Interface {
     line: Line,
 }
 
+/// How segments of a TCP connection go between a host and one on the internet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipe {
+    /// The host's address.
+    pub(super) source: IpAddr,
+    /// One way.
+    pub(super) latency: Duration,
+    /// Of the worst line.
+    pub(super) loss_percent: u32,
+}
+
 struct Flight {
     place: Place,
     packet: Packet,

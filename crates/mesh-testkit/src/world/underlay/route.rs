@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use mesh_core::Carrier;
 use mesh_types::Instant;
 
-use super::{Flight, Holder, HostId, Packet, Place, SiteId, TooBig, Underlay};
-use crate::world::{Carried, Passage, Way, gateway::Outbound};
+use super::{Flight, Holder, HostId, Packet, Pipe, Place, SiteId, TooBig, Underlay};
+use crate::world::{Carried, Line, Passage, Way, gateway::Outbound};
 
 const IPV4_AND_UDP_BYTES: usize = 28;
 const IPV6_AND_UDP_BYTES: usize = 48;
@@ -41,6 +42,51 @@ impl Underlay {
             .clone()
             .find(|(site, ..)| self.sites[site.0].holders.contains_key(&to.ip()));
         on_link.or_else(|| usable.clone().next())
+    }
+
+    /// How a stream goes from a host to one that is on the internet directly; `None`: it does not. Gateways let
+    /// a connection out and its answers in; some drop UDP, and so QUIC.
+    pub(in crate::world) fn pipe(
+        &self,
+        host: HostId,
+        server: HostId,
+        carrier: Carrier,
+    ) -> Option<Pipe> {
+        let severed = self.is_severed(host, server) || self.is_severed(server, host);
+        if severed || !self.is_awake(host) || !self.is_awake(server) {
+            return None;
+        }
+        [true, false]
+            .into_iter()
+            .find_map(|v4| self.pipe_of(host, server, carrier, v4))
+    }
+
+    fn pipe_of(&self, host: HostId, server: HostId, carrier: Carrier, v4: bool) -> Option<Pipe> {
+        let line_of = |host: HostId, at: SiteId| {
+            let interfaces = &self.hosts[host.0].interfaces;
+            let interface = interfaces.iter().find(|interface| interface.site == at);
+            interface.map(|interface| interface.line)
+        };
+        let (mut site, source) = self.default_interface(host, v4)?;
+        let (at, _) = self.default_interface(server, v4)?;
+        let mut lines = vec![line_of(host, site)?, line_of(server, at)?];
+        while site != Self::INTERNET {
+            let gateway = &self.sites[site.0].gateway;
+            let passage = if v4 { &gateway.v4 } else { &gateway.v6 };
+            let dropped = gateway.blocks_udp && carrier == Carrier::Quic;
+            if dropped || !passage.is_there() {
+                return None;
+            }
+            lines.push(gateway.line);
+            site = self.parent(site);
+        }
+        let ways = lines.iter().flat_map(|line| [line.up, line.down]);
+        let loss_percent = ways.map(|way| way.quality.loss_percent).max()?;
+        lines.iter().all(Line::is_up).then(|| Pipe {
+            source,
+            latency: lines.iter().map(|line| line.up.quality.latency).sum(),
+            loss_percent,
+        })
     }
 
     /// Puts a packet on a line, at whose end is `place`.
