@@ -237,8 +237,16 @@ impl Paths {
         }
     }
 
+    /// Whether it is a stream that has ended: its last packets are looked at after that, and it never comes back.
+    fn is_over(&self, via: Via) -> bool {
+        matches!(via, Via::Direct(Remote::Stream(_))) && self.ways.get(via).is_none()
+    }
+
     /// A handshake came through by this way, to the peer and back.
     pub(crate) fn established(&mut self, via: Via, rtt: Option<Duration>, now: Instant) {
+        if self.is_over(via) {
+            return;
+        }
         self.learn(via, Origin::Heard, now);
         if let Some(way) = self.ways.get_mut(via) {
             way.answer(rtt, now);
@@ -268,6 +276,9 @@ impl Paths {
 
     /// An authentic packet came by another way than the one in use.
     pub(crate) fn heard(&mut self, via: Via, now: Instant) {
+        if self.is_over(via) {
+            return;
+        }
         self.learn(via, Origin::Heard, now);
         let lately = self
             .cleared

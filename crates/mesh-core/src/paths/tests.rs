@@ -293,6 +293,11 @@ fn a_stream_is_left_for_udp_once_that_answers_and_is_no_way_once_it_is_over() {
     assert_eq!(pair.paths.selected(), Some(straight(1)));
     assert!(!pair.paths.set_streams(&[], pair.now));
     assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
+    // What came by it last is looked at afterwards.
+    pair.paths.heard(via, pair.now);
+    pair.paths.established(via, None, pair.now);
+    assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
 }
 
 #[test]
