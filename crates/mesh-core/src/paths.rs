@@ -188,7 +188,7 @@ impl Paths {
         let selected = self.selected;
         self.ways.retain(|via, way| {
             way.is_proven()
-                || via.is_relay()
+                || via.udp().is_none()
                 || way.burst.is_some()
                 || Some(*via) == selected
                 || ways.contains(via)
