@@ -35,8 +35,12 @@ fn main() -> ExitCode {
     let direct = (0..seeds)
         .filter(|seed| Promise::Direct.measure(*seed) != Duration::MAX)
         .count();
-    kept &= u64::try_from(direct) == Ok(seeds);
-    println!("\nPairs direct, of those that the model says can be: {direct} of {seeds}.");
+    let all = u64::try_from(direct) == Ok(seeds);
+    kept &= all;
+    println!(
+        "| pairs direct, of those that the model says can be | {direct} of {seeds} | | | all{} |",
+        if all { "" } else { ", **not kept**" },
+    );
     if kept {
         ExitCode::SUCCESS
     } else {
