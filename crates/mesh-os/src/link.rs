@@ -26,6 +26,7 @@ use linux as system;
 
 pub use changes::NetworkChanges;
 pub use system::Links;
+pub use underlay::Router;
 
 /// What an interface is to have, no more and no less.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,17 @@ impl Links {
     pub fn underlay_addresses(&mut self, excluding: &[IpNet]) -> Result<Vec<IpAddr>, LinkError> {
         let (interfaces, addresses) = self.underlay()?;
         Ok(underlay::candidates(&interfaces, &addresses, excluding))
+    }
+
+    /// The router by which this machine's IPv4 packets leave for the world, by no tunnel; `None`: there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn router(&mut self) -> Result<Option<Router>, LinkError> {
+        let routes = self.default_routes()?;
+        let (interfaces, addresses) = self.underlay()?;
+        Ok(underlay::router(&interfaces, &addresses, &routes))
     }
 }
 

@@ -73,6 +73,29 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
     bind(Transport::Udp, address).map(UdpSocket::from)
 }
 
+/// Binds a UDP port that other programs may have as well, for what is sent to all of a link. Does not block.
+///
+/// # Errors
+///
+/// [`BindError`], where another program keeps the port to itself.
+pub fn bind_udp_shared(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bound = || {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        socket.set_reuse_address(true)?;
+        // What others on this system share such a port by.
+        #[cfg(target_os = "macos")]
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    bound().map_err(|error| bind_error(Transport::Udp, address, error))
+}
+
 /// Binds and listens on a TCP port. A wildcard IPv6 address takes IPv4 too. On Linux the address need not be
 /// there yet.
 ///
@@ -235,6 +258,12 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_port_is_bound_twice() {
+        let first = bind_udp_shared("127.0.0.1:0".parse().unwrap()).unwrap();
+        bind_udp_shared(first.local_addr().unwrap()).unwrap();
+    }
 
     #[test]
     fn any_port_is_bound_on_request() {

@@ -117,6 +117,8 @@ pub(crate) struct Address {
 pub(crate) struct Route {
     pub(crate) interface: u32,
     pub(crate) to: IpNet,
+    /// The router; `None`: it leads straight into the interface.
+    pub(crate) gateway: Option<IpAddr>,
     /// Only for sockets that are bound to the interface.
     pub(crate) is_scoped: bool,
 }
@@ -262,6 +264,9 @@ fn route(message: &[u8]) -> Option<Message> {
     let destination = slots.get(DST)?;
     let family = sockaddr::family(destination).filter(|f| matches!(*f, AF_INET | AF_INET6))?;
     let ip = sockaddr::parse_ip(destination, family)?;
+    let gateway = slots
+        .get(GATEWAY)
+        .filter(|address| flags & RTF_GATEWAY != 0 && sockaddr::family(address) == Some(family));
     let whole = IpNet::from(ip).max_prefix_len();
     let length = match slots.get(NETMASK) {
         Some(mask) if flags & RTF_HOST == 0 => sockaddr::prefix_length(mask, family)?,
@@ -270,6 +275,7 @@ fn route(message: &[u8]) -> Option<Message> {
     Some(Message::Route(Route {
         interface: read_u16(message, 4)?.into(),
         to: IpNet::new(ip, length).ok()?,
+        gateway: gateway.and_then(|address| sockaddr::parse_ip(address, family)),
         is_scoped: flags & RTF_IFSCOPE != 0,
     }))
 }

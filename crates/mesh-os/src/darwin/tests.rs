@@ -106,6 +106,7 @@ fn recorded_a_whole_message_of_the_route_socket_is_read() {
     let route = Route {
         interface: 1,
         to: net("0.0.0.0/0"),
+        gateway: None,
         is_scoped: true,
     };
     let read: Vec<_> = messages(&bytes).collect();
@@ -355,6 +356,26 @@ fn told(kind: Kind, to: &str, index: u16, more_flags: u32) -> Vec<u8> {
 }
 
 #[test]
+fn the_router_of_a_default_route_is_read() {
+    let change = Change {
+        kind: Kind::Add,
+        to: net("0.0.0.0/0"),
+        via: Via::Gateway(ip("192.168.1.1")),
+        source: None,
+    };
+    let mut bytes = change.to_bytes(0);
+    bytes[4..6].copy_from_slice(&4_u16.to_ne_bytes());
+    let route = Route {
+        interface: 4,
+        to: net("0.0.0.0/0"),
+        gateway: Some(ip("192.168.1.1")),
+        is_scoped: false,
+    };
+    let read: Vec<_> = messages(&bytes).collect();
+    assert_eq!(read, [Message::Route(route)]);
+}
+
+#[test]
 fn neighbours_and_failed_changes_are_no_change_of_the_network() {
     let change = |bytes: &[u8]| tells_of_change(bytes);
     assert!(change(&told(Kind::Add, "0.0.0.0/0", 4, 0)));
@@ -409,6 +430,7 @@ mod past_tunnels {
         Route {
             interface,
             to: net(to),
+            gateway: None,
             is_scoped,
         }
     }
@@ -473,7 +495,7 @@ proptest! {
     #[test]
     fn a_route_that_is_built_is_read_again(to in any_net(), index in 1..=u16::MAX) {
         let bytes = told(Kind::Add, &to.to_string(), index, 0);
-        let expected = Message::Route(Route { interface: index.into(), to, is_scoped: false });
+        let expected = Message::Route(Route { interface: index.into(), to, gateway: None, is_scoped: false });
         prop_assert_eq!(messages(&bytes).collect::<Vec<_>>(), [expected]);
     }
 

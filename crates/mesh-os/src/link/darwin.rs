@@ -17,7 +17,7 @@ use nix::{
 
 use super::{
     LinkError, failed,
-    underlay::{Address, Interface},
+    underlay::{Address, DefaultRoute, Interface},
 };
 use crate::darwin::{
     ioctl::{self, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_UP},
@@ -264,6 +264,12 @@ impl Links {
         Ok((interfaces.collect(), addresses))
     }
 
+    /// The default routes of IPv4 that lead to a router; those scoped to an interface come last.
+    pub(super) fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, LinkError> {
+        let routes = all_routes().map_err(failed(|| "list the routes".to_owned()))?;
+        Ok(routes.iter().filter_map(default_route).collect())
+    }
+
     /// Whether an address is neither a duplicate, nor still checked, nor on its way out. One that is gone
     /// by now is not settled.
     fn is_settled(&self, address: &route::Address) -> bool {
@@ -420,6 +426,17 @@ fn list(family: libc::c_int, kind: libc::c_int) -> io::Result<Vec<u8>> {
         }
     }
     Err(Errno::ENOMEM.into())
+}
+
+fn default_route(route: &route::Route) -> Option<DefaultRoute> {
+    let (0, Some(IpAddr::V4(gateway))) = (route.to.prefix_len(), route.gateway) else {
+        return None;
+    };
+    Some(DefaultRoute {
+        interface: route.interface,
+        gateway,
+        metric: u32::from(route.is_scoped),
+    })
 }
 
 fn is_link_local(net: IpNet) -> bool {

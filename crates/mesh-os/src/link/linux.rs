@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -29,7 +29,7 @@ use netlink_packet_route::{
 
 use super::{
     LinkError, failed,
-    underlay::{Address, Interface},
+    underlay::{Address, DefaultRoute, Interface},
 };
 use crate::netlink::{Netlink, open_multicast};
 
@@ -310,6 +310,19 @@ impl Links {
         Ok((interfaces.collect(), addresses.collect()))
     }
 
+    /// The default routes of IPv4 in the main table that lead to a router.
+    pub(super) fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, LinkError> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = AddressFamily::Inet;
+        let question = RouteNetlinkMessage::GetRoute(question);
+        let answers = self.dump(question, "list the routes")?;
+        let routes = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => default_route(route),
+            _ => None,
+        });
+        Ok(routes.collect())
+    }
+
     fn dump_links(&mut self) -> Result<Vec<RouteNetlinkMessage>, LinkError> {
         let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.dump(question, "list the interfaces")
@@ -486,6 +499,30 @@ fn leaves_through(route: &RouteMessage, index: u32) -> bool {
     route.header.table == RouteHeader::RT_TABLE_MAIN
         && route.header.kind == RouteType::Unicast
         && route.attributes.iter().any(oif)
+}
+
+fn default_route(route: &RouteMessage) -> Option<DefaultRoute> {
+    let header = &route.header;
+    if header.destination_prefix_length != 0
+        || header.table != RouteHeader::RT_TABLE_MAIN
+        || header.kind != RouteType::Unicast
+    {
+        return None;
+    }
+    let (mut interface, mut gateway, mut metric) = (None, None::<Ipv4Addr>, 0);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some(*ip),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    Some(DefaultRoute {
+        interface: interface?,
+        gateway: gateway?,
+        metric,
+    })
 }
 
 fn destination_of(route: &RouteMessage) -> Option<IpNet> {

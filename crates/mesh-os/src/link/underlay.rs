@@ -28,6 +28,26 @@ pub(super) struct Address {
     pub(super) is_settled: bool,
 }
 
+/// A default route of IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DefaultRoute {
+    /// The index of its interface.
+    pub(super) interface: u32,
+    /// The router.
+    pub(super) gateway: Ipv4Addr,
+    /// Lower is better.
+    pub(super) metric: u32,
+}
+
+/// The router by which this machine's packets leave for the world, tunnels left aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// This machine's address on the same link.
+    pub local: Ipv4Addr,
+}
+
 /// How interfaces begin whose maker is to be told by the name only.
 const TUNNEL_NAMES: [&str; 8] = [
     "mesh",
@@ -59,6 +79,35 @@ pub(super) fn candidates(
     candidates.sort_by_key(|ip| (preference(*ip), *ip));
     candidates.dedup();
     candidates
+}
+
+/// The router of the best default route through an interface that is no tunnel. Of several addresses there,
+/// the local one is that which is most like the router's.
+pub(super) fn router(
+    interfaces: &[Interface],
+    addresses: &[Address],
+    routes: &[DefaultRoute],
+) -> Option<Router> {
+    let usable = |route: &&DefaultRoute| {
+        let of = |interface: &&Interface| interface.index == route.interface;
+        interfaces.iter().find(of).is_some_and(is_underlay)
+    };
+    let mut routes: Vec<_> = routes.iter().filter(usable).collect();
+    routes.sort_by_key(|route| route.metric);
+    routes.into_iter().find_map(|route| {
+        let local = addresses
+            .iter()
+            .filter(|address| address.interface == route.interface && address.is_settled)
+            .filter_map(|address| match address.ip {
+                IpAddr::V4(ip) => Some(ip),
+                IpAddr::V6(_) => None,
+            })
+            .min_by_key(|ip| ip.to_bits() ^ route.gateway.to_bits())?;
+        Some(Router {
+            address: route.gateway,
+            local,
+        })
+    })
 }
 
 /// Whether an interface leads to the world by itself.
@@ -161,5 +210,39 @@ mod tests {
         let expected = ["2001:db8::5", "192.0.2.7", "fd00::5", "192.168.1.5"];
         let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
         assert_eq!(candidates(&interfaces, &addresses, &mesh), expected);
+    }
+
+    #[test]
+    fn the_router_is_that_of_the_best_route_past_tunnels() {
+        let interfaces = [
+            interface(2, "eth0"),
+            interface(3, "wlan0"),
+            interface(4, "wg0"),
+        ];
+        let addresses = [
+            address(2, "2001:db8::5"),
+            address(2, "172.16.0.5"),
+            address(2, "192.168.1.5"),
+            address(3, "192.168.2.5"),
+            address(4, "10.9.0.2"),
+        ];
+        let route = |interface, gateway: &str, metric| DefaultRoute {
+            interface,
+            gateway: gateway.parse().unwrap(),
+            metric,
+        };
+        let tunnel = route(4, "10.9.0.1", 0);
+        let wired = route(2, "192.168.1.1", 100);
+        let wireless = route(3, "192.168.2.1", 600);
+        let of = |routes: &[DefaultRoute]| {
+            router(&interfaces, &addresses, routes)
+                .map(|it| [it.address.to_string(), it.local.to_string()])
+        };
+        let wired_ends = ["192.168.1.1", "192.168.1.5"].map(str::to_owned);
+        let wireless_ends = ["192.168.2.1", "192.168.2.5"].map(str::to_owned);
+        assert_eq!(of(&[wireless, tunnel, wired]), Some(wired_ends));
+        assert_eq!(of(&[wireless, tunnel]), Some(wireless_ends));
+        assert_eq!(of(&[tunnel]), None);
+        assert_eq!(of(&[]), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{net::UdpSocket, thread};
 
+use netlink_packet_route::link::{InfoData, InfoVeth};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
@@ -208,5 +209,50 @@ fn what_an_interface_lost_by_going_down_is_noticed_when_it_is_up_again() {
         links.configure(tun.index(), &wanted).unwrap();
         assert!(!links.lacks(tun.index(), &wanted).unwrap());
         assert_eq!(tun.send([packet.as_slice()]).unwrap(), 1);
+    });
+}
+
+#[test]
+fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
+    in_namespace(|| {
+        let mut links = Links::open().unwrap();
+        assert_eq!(links.router().unwrap(), None);
+        let named = |name: &str| {
+            let mut link = LinkMessage::default();
+            let name = LinkAttribute::IfName(name.to_owned());
+            link.attributes.push(name);
+            link
+        };
+        let mut cable = named("eth0");
+        cable.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(named("eth1")))),
+        ]));
+        links
+            .request(RouteNetlinkMessage::NewLink(cable), NLM_F_CREATE, || {
+                "make a cable".to_owned()
+            })
+            .unwrap();
+        let index = Links::index_of("eth0").unwrap();
+        links.set_up(index, true).unwrap();
+        links
+            .set_up(Links::index_of("eth1").unwrap(), true)
+            .unwrap();
+        for address in ["172.16.0.5/24", "192.168.7.5/24"] {
+            let address: IpNet = address.parse().unwrap();
+            links.add_address(index, address).unwrap();
+            links
+                .add_route(index, address.trunc(), Some(address.addr()))
+                .unwrap();
+        }
+        let world: IpNet = "0.0.0.0/0".parse().unwrap();
+        let router: Ipv4Addr = "192.168.7.1".parse().unwrap();
+        links.add_route_via(index, world, router.into()).unwrap();
+        let tun = Tun::create("vpn0").unwrap();
+        let halves = config(&["10.9.0.2"], &["0.0.0.0/1", "128.0.0.0/1", "10.9.0.0/16"]);
+        links.configure(tun.index(), &halves).unwrap();
+        let found = links.router().unwrap().unwrap();
+        assert_eq!(found.address, router);
+        assert_eq!(found.local, "192.168.7.5".parse::<Ipv4Addr>().unwrap());
     });
 }
