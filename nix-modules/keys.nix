@@ -73,6 +73,9 @@ in
     relay_rate =
       key types.str "50MiB" "What a moon relays for all its clients together, in bytes a second."
         unset;
+    port_mapping =
+      key types.bool false "Whether the router is asked for a port, by PCP, NAT-PMP or UPnP."
+        unset;
     state_dir = key types.str "/var/lib/mesh/agent" "Where the roster in force is kept." unset;
     socket = key types.str "/run/mesh/agent.sock" "The UNIX socket of the local API." unset;
   };

@@ -60,6 +60,11 @@ fn the_corpus_of_frames_for_a_moon_holds() {
 }
 
 #[test]
+fn the_corpus_of_routers_answers_holds() {
+    replay("gateway", targets::gateway);
+}
+
+#[test]
 fn the_corpus_of_control_frames_holds() {
     replay("control", targets::control);
 }

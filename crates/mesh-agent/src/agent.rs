@@ -7,6 +7,7 @@ use std::{
 
 use mesh_api::DnsStatus;
 use mesh_control::{Connection, Expect};
+use mesh_core::{MappingView, Unmapped};
 use mesh_inventory::roster::{self, Role, Roster, RosterError, RosterRefused};
 use mesh_os::{confine::Confinement, host};
 use mesh_types::{IdentitySeed, MachineName, NodeId, PublicIdentity, Serial};
@@ -37,6 +38,12 @@ pub(crate) struct Agent {
     pub(crate) rumoured: watch::Sender<Option<Serial>>,
     /// Underlay endpoints of this machine, to be told to controllers.
     pub(crate) endpoints: watch::Sender<Vec<std::net::SocketAddr>>,
+    /// Those of them that are of its own interfaces.
+    pub(crate) interfaces: watch::Sender<Vec<std::net::SocketAddr>>,
+    /// The router's port for this machine.
+    pub(crate) mapping: watch::Sender<MappingView>,
+    /// Sent when something about the network changed, or the machine slept.
+    pub(crate) network: watch::Sender<()>,
     /// Why the roster that came last was not taken; `None` if it was.
     pub(crate) refused_roster: watch::Sender<Option<String>>,
     /// Keys of the configuration that were changed and need a restart to take effect.
@@ -106,6 +113,12 @@ impl Agent {
             roster: watch::Sender::new(roster.map(Arc::new)),
             rumoured: watch::Sender::new(None),
             endpoints: watch::Sender::new(Vec::new()),
+            interfaces: watch::Sender::new(Vec::new()),
+            mapping: watch::Sender::new(MappingView {
+                router: None,
+                mapped: Err(Unmapped::Asking),
+            }),
+            network: watch::Sender::new(()),
             refused_roster: watch::Sender::new(None),
             restart_needed: watch::Sender::new(Vec::new()),
             dns: watch::Sender::new(names::silent("starting", None)),

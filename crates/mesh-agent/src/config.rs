@@ -39,6 +39,7 @@ const KEYS: [&str; 17] = [
     "resolver",
     "relay_listen",
     "relay_rate",
+    "port_mapping",
 ];
 
 /// What the file must say.
@@ -91,6 +92,8 @@ pub struct Config {
     /// `relay_rate`: what a moon relays for all its clients together, in bytes a second. Default: what the line of
     /// a usual server carries, 125 MB/s.
     pub relay_rate: Option<u64>,
+    /// `port_mapping`: whether the router is asked for a port by PCP, NAT-PMP or UPnP. Default true.
+    pub port_mapping: bool,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -160,6 +163,7 @@ struct Raw {
     resolver: Option<String>,
     relay_listen: Option<String>,
     relay_rate: Option<Rate>,
+    port_mapping: Option<bool>,
 }
 
 /// Bytes a second, as a number or with a unit.
@@ -285,6 +289,7 @@ impl File<'_> {
                 .relay_rate
                 .map(|rate| self.parse_rate("relay_rate", &rate))
                 .transpose()?,
+            port_mapping: raw.port_mapping.unwrap_or(true),
         })
     }
 

@@ -43,6 +43,7 @@ use crate::{
     measure,
     names::{self, DNS_PORT},
     overlay::{News, Overlay},
+    port_mapping::{self, Mapping},
     pulse::{self, Pulse},
     relay::streams,
     reload, rumours,
@@ -98,7 +99,8 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
     } = opened;
     let result = runtime.block_on(async {
         let feeding = tokio::spawn(pulse::feed(pulse, notifier.clone()));
-        let result = serve(&agent, news, listener, path, &notifier, lifeline).await;
+        let handed_on = store.is_some();
+        let result = serve(&agent, news, listener, path, &notifier, lifeline, handed_on).await;
         feeding.abort();
         result
     });
@@ -186,6 +188,9 @@ fn confinement(config: &Config, path: &Path) -> Confinement {
     }
     // Towards moons where no UDP gets through.
     needs.tcp_connect.push(streams::PORT);
+    if config.port_mapping {
+        needs.tcp_connect.extend(port_mapping::HTTP_PORTS);
+    }
     let listen = config.relay_listen.map(|listen| listen.port());
     needs.tcp_listen.extend(listen);
     let confinement = confine(&needs);
@@ -200,6 +205,7 @@ async fn serve(
     config_path: PathBuf,
     notifier: &Notifier,
     lifeline: Option<OwnedFd>,
+    handed_on: bool,
 ) -> anyhow::Result<()> {
     let lifeline = lifeline.map(pipe::Receiver::from_owned_fd).transpose()?;
     listener.set_nonblocking(true)?;
@@ -229,6 +235,7 @@ async fn serve(
     }
     tasks.spawn(measure::serve_other_port(agent.clone()));
     tasks.spawn(reload::watch(agent.clone(), config_path));
+    let mapping = Mapping::keep(agent.clone());
     let ready = async {
         address_or_patience(agent).await;
         agent.overlay.socket.set_patient(false);
@@ -251,6 +258,8 @@ async fn serve(
     }
     info!("stopping");
     notify(notifier, "STOPPING=1");
+    // The next process asks for the same port again, so that packets go on meanwhile.
+    mapping.stop(!handed_on).await;
     tasks.shutdown().await;
     Ok(())
 }

@@ -27,6 +27,7 @@ mod names;
 mod netcheck;
 mod overlay;
 mod peers;
+mod port_mapping;
 mod pulse;
 mod relay;
 mod reload;

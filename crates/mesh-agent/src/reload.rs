@@ -82,6 +82,7 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
         relay_rate: read.relay_rate,
         // Read by another process, each time.
         resolver: read.resolver,
+        port_mapping: read.port_mapping,
         ..current.clone()
     };
     (next, restart)
@@ -104,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn controllers_signers_rate_and_the_least_serial_change_at_run_time() {
+    fn what_needs_no_new_start_changes_at_run_time() {
         let (old, new) = (Fleet::new(&[]), Fleet::new(&[]));
         let current = config(&old, "controllers = []");
         let read = config(
             &new,
-            "controllers = [\"a:1\"]\nmin_serial = 7\nrelay_rate = 9",
+            "controllers = [\"a:1\"]\nmin_serial = 7\nrelay_rate = 9\nport_mapping = false",
         );
         let (next, restart) = merge(&current, read.clone());
         assert_eq!(next, read);

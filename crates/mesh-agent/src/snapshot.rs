@@ -6,10 +6,10 @@ use std::{
 };
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, PeerState, Ping, RosterStatus, SelfStatus, Status,
-    VERSION, Why,
+    ConfinementStatus, ControllerStatus, PeerState, Ping, PortMappingStatus, RosterStatus,
+    SelfStatus, Status, VERSION, Why,
 };
-use mesh_core::Reason;
+use mesh_core::{MappingView, Reason};
 use mesh_inventory::roster::{Member, Role, Roster};
 use mesh_os::clock;
 use mesh_types::{MachineName, MemberKey, NodeId};
@@ -52,7 +52,25 @@ pub(crate) fn status(agent: &Agent) -> Status {
                 missing: confinement.missing.clone(),
             }),
         relaying: agent.overlay.moon.status(),
+        port_mapping: Some(port_mapping(&agent.mapping.borrow())),
         warnings: warnings(agent, &scene),
+    }
+}
+
+fn port_mapping(view: &MappingView) -> PortMappingStatus {
+    let mapped = view.mapped.as_ref().ok();
+    PortMappingStatus {
+        router: view.router,
+        protocol: mapped.map(|mapped| match mapped.protocol {
+            mesh_core::MappingProtocol::Pcp => mesh_api::MappingProtocol::Pcp,
+            mesh_core::MappingProtocol::NatPmp => mesh_api::MappingProtocol::NatPmp,
+            mesh_core::MappingProtocol::Upnp => mesh_api::MappingProtocol::Upnp,
+        }),
+        external: mapped.map(|mapped| mapped.external.into()),
+        lease_seconds: mapped
+            .and_then(|mapped| mapped.until)
+            .map(|until| until.saturating_since(clock::now()).as_secs()),
+        reason: view.mapped.as_ref().err().map(ToString::to_string),
     }
 }
 

@@ -10,9 +10,10 @@ use mesh_os::{
     sleep::SleepWatch,
 };
 use mesh_wire::control::ENDPOINTS_MAX;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use crate::{agent::Agent, chain};
+use crate::{agent::Agent, chain, port_mapping};
 
 /// Looks the endpoints up, and tells those who report them if they changed; returns whether they did, or
 /// whether packets go another way.
@@ -24,17 +25,8 @@ pub(crate) fn look(agent: &Agent) -> bool {
 fn look_up(agent: &Agent) -> bool {
     match endpoints(agent) {
         Ok(found) => {
-            let changed = agent.endpoints.send_if_modified(|known| {
-                let differ = *known != found;
-                *known = found;
-                differ
-            });
-            if changed {
-                debug!(endpoints = ?*agent.endpoints.borrow(), "own endpoints changed");
-            }
-            // Also if there are none from the start: that is a reason.
-            let endpoints = agent.endpoints.borrow().clone();
-            agent.overlay.set_own_endpoints(endpoints);
+            let changed = replace(&agent.interfaces, found);
+            publish(agent);
             changed
         }
         Err(error) => {
@@ -45,6 +37,37 @@ fn look_up(agent: &Agent) -> bool {
             false
         }
     }
+}
+
+/// Tells those who report this machine's endpoints of them, the router's port included, if they changed.
+pub(crate) fn publish(agent: &Agent) {
+    let mapped = port_mapping::external(&agent.mapping.borrow());
+    let endpoints = with_mapped(agent.interfaces.borrow().clone(), mapped);
+    if replace(&agent.endpoints, endpoints.clone()) {
+        debug!(?endpoints, "own endpoints changed");
+    }
+    // Also if there are none from the start: that is a reason.
+    agent.overlay.set_own_endpoints(endpoints);
+}
+
+/// The router's port comes before what only the own network reaches, and before the last that is told.
+fn with_mapped(mut endpoints: Vec<SocketAddr>, mapped: Option<SocketAddr>) -> Vec<SocketAddr> {
+    if let Some(mapped) = mapped.filter(|mapped| !endpoints.contains(mapped)) {
+        let at = endpoints.iter().position(SocketAddr::is_ipv4);
+        let at = at.unwrap_or(endpoints.len()).min(ENDPOINTS_MAX - 1);
+        endpoints.insert(at, mapped);
+        endpoints.truncate(ENDPOINTS_MAX);
+    }
+    endpoints
+}
+
+/// Returns whether it is another value.
+fn replace<T: PartialEq>(watched: &watch::Sender<T>, value: T) -> bool {
+    watched.send_if_modified(|known| {
+        let differs = *known != value;
+        *known = value;
+        differs
+    })
 }
 
 /// Keeps the data plane's packets out of other tunnels that have taken the routes to the world. Returns
@@ -82,6 +105,7 @@ pub(crate) async fn watch(agent: Arc<Agent>) {
         if let Some(device) = &agent.device {
             device.restore();
         }
+        agent.network.send_replace(());
         // Routes may move to another interface while all addresses stay.
         let before = std::mem::replace(&mut out, ways_out());
         let changed = look(&agent) | (before != out);
@@ -132,7 +156,7 @@ fn endpoints(agent: &Agent) -> Result<Vec<SocketAddr>, LinkError> {
 }
 
 /// Whether a socket that listens on `listen` takes what is sent to `address`.
-fn takes(listen: IpAddr, address: IpAddr) -> bool {
+pub(crate) fn takes(listen: IpAddr, address: IpAddr) -> bool {
     match listen {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.is_ipv4(),
@@ -143,6 +167,26 @@ fn takes(listen: IpAddr, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_routers_port_is_told_before_private_addresses_and_within_the_bound() {
+        let endpoint = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let six: Vec<_> = (0..ENDPOINTS_MAX)
+            .map(|port| SocketAddr::new("2001:db8::1".parse().unwrap(), 1 + port as u16))
+            .collect();
+        let mapped = endpoint("203.0.113.9:4193");
+        let own = endpoint("192.168.1.5:4193");
+        assert_eq!(with_mapped(vec![own], Some(mapped)), [mapped, own]);
+        assert_eq!(
+            with_mapped(vec![six[0], own], Some(mapped)),
+            [six[0], mapped, own]
+        );
+        assert_eq!(with_mapped(vec![mapped], Some(mapped)), [mapped]);
+        assert_eq!(with_mapped(vec![own], None), [own]);
+        let full = with_mapped(six, Some(mapped));
+        assert_eq!(full.len(), ENDPOINTS_MAX);
+        assert_eq!(full.last(), Some(&mapped));
+    }
 
     #[test]
     fn an_address_that_the_socket_does_not_take_is_told_to_nobody() {

@@ -46,6 +46,9 @@ pub struct Status {
     /// What this machine relays for others; `None`: it is no moon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relaying: Option<RelayStatus>,
+    /// The router's port for this machine; `None`: the agent is of a release that asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_mapping: Option<PortMappingStatus>,
     /// What is odd although it works, such as `clock differs by 9 min`.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -58,6 +61,33 @@ pub struct ConfinementStatus {
     pub in_force: Vec<String>,
     /// What is not, each with the reason.
     pub missing: Vec<String>,
+}
+
+/// By what a router maps a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MappingProtocol {
+    /// PCP, RFC 6887.
+    Pcp,
+    /// NAT-PMP, RFC 6886.
+    NatPmp,
+    /// UPnP's Internet Gateway Device.
+    Upnp,
+}
+
+/// Whether this machine's router maps a port to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMappingStatus {
+    /// The router that is asked; `None`: none.
+    pub router: Option<Ipv4Addr>,
+    /// By what it maps; `None`: it does not.
+    pub protocol: Option<MappingProtocol>,
+    /// Where this machine is reached by it.
+    pub external: Option<SocketAddr>,
+    /// For how long, unless renewed; `None`: for good, or not at all.
+    pub lease_seconds: Option<u64>,
+    /// Why there is no mapping; `None` if there is.
+    pub reason: Option<String>,
 }
 
 /// What a moon does for its clients, counted since its agent's process started.

@@ -77,7 +77,6 @@ const OWED_AFTER_DEMOTION: u32 = 3;
 /// Traffic this long ago keeps ways alive; an idle pair costs nothing.
 const WARM: Duration = Duration::from_secs(60);
 
-
 /// What the path agent has to know of the session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {

@@ -33,6 +33,12 @@ const TOOLS: &[Tool] = &[
         tests: "machines behind the kernel's NATs",
     },
     Tool {
+        program: "miniupnpd",
+        // Without recommended packages: no service of the distribution's is set up or started.
+        source: Source::Debian("miniupnpd-nftables"),
+        tests: "a router that maps ports",
+    },
+    Tool {
         program: "ssh-keygen",
         source: Source::Debian("openssh-client"),
         tests: "rosters signed and verified by OpenSSH",

@@ -5,10 +5,15 @@
 //! cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run engine
 //! ```
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, SocketAddrV4},
+    time::Duration,
+};
 
 use mesh_core::{
-    Cut, Forwarded, Handover, RelayLimits, RelayServer, Remote, clamp_segments, cut,
+    Cut, Forwarded, Gateway, GatewayAsk, Handover, PortMapper, RelayLimits, RelayServer, Remote,
+    clamp_segments, cut, is_public,
     names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX},
     too_big,
 };
@@ -71,6 +76,69 @@ pub fn packet(bytes: &[u8]) {
         assert!(answer.len() <= 1280);
         assert_eq!(too_big(&answer, mtu), None, "an error is not answered");
     }
+}
+
+/// Lets a router answer a port mapper, which must not ask without end or believe in private addresses.
+///
+/// The first byte of a step: the lowest two bits say whether an answer by PCP and NAT-PMP, one of SSDP, one by
+/// HTTP (200, or a refusal) or time follows; the others how long it is, or the time passes.
+pub fn gateway(mut bytes: &[u8]) {
+    let gateway = Gateway {
+        address: [192, 168, 1, 1].into(),
+        local: [192, 168, 1, 5].into(),
+    };
+    let mut mapper = PortMapper::new([0; 12], 4193);
+    let mut now = Instant::from_micros(1);
+    let start = now;
+    mapper.set_gateway(Ok(gateway), now);
+    let (mut asks, mut waiting) = (0, None);
+    while let Some((&step, rest)) = bytes.split_first() {
+        let argument = step >> 2;
+        let length = if step & 3 == 3 {
+            0
+        } else {
+            usize::from(argument) * 16
+        };
+        let (answer, rest) = rest.split_at(length.min(rest.len()));
+        bytes = rest;
+        let from = |port| SocketAddrV4::new(gateway.address, port);
+        match step & 3 {
+            0 => mapper.handle_datagram(from(5351), answer, now),
+            1 => mapper.handle_datagram(from(1900), answer, now),
+            2 => {
+                if let Some(id) = waiting.take() {
+                    let status = if argument & 1 == 0 { 200 } else { 500 };
+                    mapper.handle_http(id, Ok((status, answer)), now);
+                }
+            }
+            _ => {
+                now = now + Duration::from_millis(1 << (argument / 2).min(20));
+                mapper.handle_timeout(now);
+                assert!(
+                    mapper.poll_timeout().is_none_or(|at| at > now),
+                    "a busy loop"
+                );
+            }
+        }
+        while let Some(ask) = mapper.poll_ask() {
+            asks += 1;
+            match ask {
+                GatewayAsk::Datagram { .. } => {}
+                GatewayAsk::Http { id, url, .. } => {
+                    assert_eq!(*url.host.ip(), gateway.address);
+                    waiting = Some(id);
+                }
+            }
+        }
+        if let Some(external) = mapper.external() {
+            assert!(is_public(*external.ip()) && external.port() > 0);
+        }
+    }
+    let seconds = now.saturating_since(start).as_secs();
+    assert!(
+        asks <= 100 * (1 + seconds / 10),
+        "{asks} questions in {seconds} s"
+    );
 }
 
 /// Parses a frame of the control channel, as each kind of message.

@@ -28,6 +28,7 @@ fn three_keys_are_enough() {
     assert!(config.dns);
     assert_eq!(config.resolver, Choice::Auto);
     assert_eq!((config.relay_listen, config.relay_rate), (None, None));
+    assert!(config.port_mapping);
 }
 
 #[test]
@@ -49,6 +50,7 @@ dns = false
 resolver = "hosts"
 relay_listen = "[::]:443"
 relay_rate = "10MiB"
+port_mapping = false
 "#
     ))
     .unwrap();
@@ -62,6 +64,7 @@ relay_rate = "10MiB"
     assert_eq!(config.resolver, Choice::Hosts);
     assert_eq!(config.relay_listen, Some("[::]:443".parse().unwrap()));
     assert_eq!(config.relay_rate, Some(10 << 20));
+    assert!(!config.port_mapping);
 }
 
 #[test]

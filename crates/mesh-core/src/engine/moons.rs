@@ -549,7 +549,9 @@ impl Peer {
         now: Instant,
     ) {
         if let Some(observed) = observed.filter(|_| self.client.is_some())
-            && context.moons.observe(*self.link.peer.as_bytes(), observed, now)
+            && context
+                .moons
+                .observe(*self.link.peer.as_bytes(), observed, now)
         {
             // The NAT made another mapping, so the one before was lost.
             context.lost(observed.is_ipv6(), now);

@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 
 use mesh_api::{
-    ConfinementStatus, ControllerStatus, DnsStatus, PathKind, PeerState, PeerStatus, RelayStatus,
-    RosterStatus, SelfStatus, VERSION,
+    ConfinementStatus, ControllerStatus, DnsStatus, MappingProtocol, PathKind, PeerState,
+    PeerStatus, PortMappingStatus, RelayStatus, RosterStatus, SelfStatus, VERSION,
 };
 use mesh_types::Serial;
 
@@ -119,6 +119,13 @@ fn status() -> Status {
             notices: 3,
             client_bytes_per_second: 12_500_000,
             total_bytes_per_second: 125_000_000,
+        }),
+        port_mapping: Some(PortMappingStatus {
+            router: Some("192.168.1.1".parse().unwrap()),
+            protocol: Some(MappingProtocol::NatPmp),
+            external: Some("203.0.113.9:4193".parse().unwrap()),
+            lease_seconds: Some(1_312),
+            reason: None,
         }),
         warnings: vec!["clock differs by 9 min".to_owned()],
     }
