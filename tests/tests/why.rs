@@ -34,18 +34,22 @@ fn why(fleet: &Fleet, of: &str, about: &str) -> Why {
 
 /// Waits until that reason holds, with traffic, without which nothing is expected.
 fn wait_for(fleet: &Fleet, of: &str, about: &str, code: &str) -> Why {
+    wait_for_any(fleet, of, about, &[code])
+}
+
+fn wait_for_any(fleet: &Fleet, of: &str, about: &str, codes: &[&str]) -> Why {
     let found = wait_until(NOTICED, || {
         fleet
             .ping_once(of, about, Duration::from_millis(200))
             .unwrap();
         let why = why(fleet, of, about);
-        if why.peer.reason_code == code {
+        if codes.contains(&why.peer.reason_code.as_str()) {
             Ok(why)
         } else {
             Err(Box::new(why))
         }
     });
-    found.unwrap_or_else(|last| panic!("not `{code}` but {last:#?}"))
+    found.unwrap_or_else(|last| panic!("not {codes:?} but {last:#?}"))
 }
 
 fn drop_udp(fleet: &Fleet, name: &str) {
@@ -81,7 +85,7 @@ fn a_pair_behind_random_nats_is_told_what_was_tried_and_what_would_help() {
         .ways
         .iter()
         .partition(|way| way.origin == WayOrigin::Moon);
-    assert!(moons[0].in_use && moons[0].rtt_micros.is_some());
+    assert!(moons[0].in_use && moons[0].last_answer_seconds.is_some());
     assert!(!straight.is_empty());
     for way in straight {
         assert!(way.probes > 0, "{way:?}");
@@ -122,7 +126,13 @@ fn a_killed_agent_is_silent_and_its_own_command_finds_nobody() {
     let straight = wait_for(&fleet, "pyrite", "galena", "direct");
     assert_eq!((straight.helps, straight.peer.reason), (None, None));
     fleet.agent_process("galena").unwrap().kill().unwrap();
-    let why = wait_for(&fleet, "pyrite", "galena", "silent");
+    // Whether the moon says so depends on whether it relayed for galena before.
+    let why = wait_for_any(
+        &fleet,
+        "pyrite",
+        "galena",
+        &["silent", "unanswered", "not-there"],
+    );
     assert!(why.helps.unwrap().contains("`galena` is on"));
     let asked = ask(&fleet, "galena", "pyrite", &["--json"]);
     assert_eq!(asked.status.code(), Some(3), "{asked:?}");
