@@ -239,14 +239,19 @@ impl Engine {
         self.for_each_peer(now, |peer, context| peer.tell_news(context, now));
     }
 
-    /// Sets which peers are asked to relay for this node; keys that are no peer's are passed over. To be
-    /// called again after [`Engine::set_peers`].
+    /// Sets which peers relay for others; keys that are no peer's are passed over. Up to four are all asked to do so
+    /// for this node, and of more those that it chooses. To be called again after [`Engine::set_peers`].
     pub fn set_moons(&mut self, moons: &[WireguardPublicKey], now: Now) {
-        let moons: BTreeSet<PeerId> = moons.iter().map(|moon| *moon.as_bytes()).collect();
-        self.for_each_peer(now, |peer, context| {
-            let is_moon = peer.speaks_mesh() && moons.contains(peer.link.peer.as_bytes());
-            peer.set_moon(is_moon, context, now.instant);
+        let peers = &self.peers;
+        let known = moons.iter().map(|moon| *moon.as_bytes()).filter(|moon| {
+            let peer = peers.get(moon);
+            peer.is_some_and(Peer::speaks_mesh)
         });
+        let own = self.context.keys.public;
+        let choice = &mut self.context.moons.choice;
+        choice.set_known(&own, known.collect(), now.instant);
+        choice.mark_stale();
+        self.publish_moons(now);
     }
 
     /// Makes this node relay for others, or no more.
@@ -301,6 +306,7 @@ impl Engine {
                 }
                 Via::Relay(_) | Via::Direct(_) => self.handle_handshake(via, datagram, now),
             };
+            self.publish_moons(now);
             self.context.publish();
             return match outcome {
                 Ok(()) => Received::Consumed,
@@ -343,11 +349,12 @@ impl Engine {
             .owner(header.destination)
             .ok_or(PacketRefused::NoPeer(header.destination))?;
         let packet = &packet[..header.packet_bytes];
-        self.with_peer(link.peer.as_bytes(), now, |peer, context| {
+        let sent = self.with_peer(link.peer.as_bytes(), now, |peer, context| {
             peer.send_or_hold(packet, context, now)
-        })
-        .unwrap_or(Ok(()))
-        .map_err(PacketRefused::TooBig)
+        });
+        // Where nobody else can be reached, moons are wanted at once.
+        self.publish_moons(now);
+        sent.unwrap_or(Ok(())).map_err(PacketRefused::TooBig)
     }
 
     /// Acts on a packet between agents that [`Forwarding::open`] gave out, which came by `via`.
@@ -394,6 +401,7 @@ impl Engine {
     pub fn network_changed(&mut self, now: Now) {
         self.context.moons.forget_observed();
         self.context.forget_holds(now.instant);
+        self.context.moons.choice.network_changed(now.instant);
         self.for_each_peer(now, |peer, context| peer.network_changed(context, now));
     }
 
@@ -417,12 +425,16 @@ impl Engine {
         {
             self.touch(&id, now);
         }
+        self.run_survey(now);
         self.publish_moons(now);
     }
 
     /// When [`Engine::handle_timeout`] is to be called next; `None`: nothing is scheduled.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        let peers = self.deadlines.first().map(|(at, _)| *at);
+        let survey = self.context.moons.choice.due();
+        let survey = survey.filter(|_| !self.handed_over);
+        peers.into_iter().chain(survey).min()
     }
 
     /// The next datagram to send.

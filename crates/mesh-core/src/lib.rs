@@ -21,6 +21,7 @@
 //! the rules and where they differ from the WireGuard whitepaper.
 
 mod allowed_ips;
+mod choice;
 mod cookie;
 mod dialler;
 mod engine;

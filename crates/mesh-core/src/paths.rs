@@ -75,7 +75,7 @@ const OVERDUE_MIN: usize = 2;
 const OWED_AFTER_DEMOTION: u32 = 3;
 
 /// Traffic this long ago keeps ways alive; an idle pair costs nothing.
-const WARM: Duration = Duration::from_secs(60);
+pub(crate) const WARM: Duration = Duration::from_secs(60);
 
 /// What the path agent has to know of the session.
 #[derive(Clone, Copy, Debug)]
@@ -354,7 +354,7 @@ impl Paths {
         self.run_warmth(facts, now);
         self.run_doubt(facts, now, &mut due.probes);
         self.demote(now);
-        due.ask = self.run_retry(facts, now);
+        due.ask = self.run_retry(facts, now, &mut due.probes);
         self.run_bursts(facts, now, &mut due);
         self.run_keep(facts, now, &mut due.probes);
         self.run_mtu(facts, now, &mut due);
@@ -556,7 +556,7 @@ impl Paths {
         }
     }
 
-    fn run_retry(&mut self, facts: &Facts, now: Instant) -> bool {
+    fn run_retry(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) -> bool {
         let Some((at, interval)) = self.retry else {
             return false;
         };
@@ -565,10 +565,12 @@ impl Paths {
         }
         let next = (interval * 2).min(RETRY.1);
         self.retry = Some((now + next, next));
-        for (via, way) in self.ways.iter_mut() {
-            if !via.is_relay() && way.burst.is_none() {
-                way.burst = Some((now, 0));
-            }
+        // Relays, too: which of them is the fastest may have changed, that in use included.
+        for (_, way) in self.ways.iter_mut() {
+            way.burst.get_or_insert((now, 0));
+        }
+        if let Some(selected) = self.selected.filter(|via| !probes.contains(via)) {
+            probes.push(selected);
         }
         true
     }

@@ -21,6 +21,7 @@
 //! | 7 relay refusal | 8 bytes id of the request, 1 byte reason |
 //! | 9 knock request | 8 bytes id, 2 bytes seconds until the knock, 1 byte 1 if from another port, 1 byte zero, 18 bytes endpoint, 8 bytes proof |
 //! | 10 knock answer | 8 bytes id of the request, 1 byte outcome, 1 byte zero, 2 bytes the other port |
+//! | 12 moons | 1 byte number, 3 bytes zero, 32 bytes the X25519 public key of each |
 //!
 //! An endpoint is 16 bytes of IPv6 address, an IPv4 address mapped into it (RFC 4291 section 2.5.5.2), and 2
 //! bytes of port. In the answers it is where the request came from, as the answerer sees it; all zero means
@@ -43,7 +44,11 @@ pub const PACKET_BYTES_MAX: usize = BODY_OFFSET + 4 + CANDIDATES_MAX * ENDPOINT_
 /// The most endpoints in one message; further ones are passed over.
 pub const CANDIDATES_MAX: usize = 16;
 
+/// The most moons in one message; further ones are passed over.
+pub const MOONS_MAX: usize = 4;
+
 pub(crate) const ENDPOINT_BYTES: usize = 18;
+const KEY_BYTES: usize = 32;
 
 const IPV6_HEADER_BYTES: usize = 40;
 const UDP_HEADER_BYTES: usize = 8;
@@ -60,6 +65,7 @@ const KIND_RELAY_GRANT: u8 = 6;
 const KIND_RELAY_REFUSAL: u8 = 7;
 const KIND_KNOCK_REQUEST: u8 = 9;
 const KIND_KNOCK_ANSWER: u8 = 10;
+const KIND_MOONS: u8 = 12;
 
 /// One packet between two agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +151,11 @@ pub enum TunnelMessage {
         outcome: KnockOutcome,
         /// The port from which it knocks if not from the usual one; `None`: it has no other.
         other_port: Option<u16>,
+    },
+    /// Tells which moons the sender is near to.
+    Moons {
+        /// Their X25519 public keys, the nearest first; at most [`MOONS_MAX`].
+        keys: Vec<[u8; 32]>,
     },
 }
 
@@ -318,6 +329,13 @@ pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes
             body.extend(other_port.unwrap_or(0).to_be_bytes());
             (KIND_KNOCK_ANSWER, body)
         }
+        TunnelMessage::Moons { keys } => {
+            let told = keys.len().min(MOONS_MAX);
+            let number = u8::try_from(told).expect("at most MOONS_MAX");
+            let mut body = vec![number, 0, 0, 0];
+            body.extend(keys[..told].as_flattened());
+            (KIND_MOONS, body)
+        }
     };
     let padded = usize::from(packet_bytes).saturating_sub(BODY_OFFSET);
     body.resize(body.len().max(padded), 0);
@@ -464,6 +482,17 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
                 id,
                 outcome: KnockOutcome::from_code(*code),
                 other_port: (port != 0).then_some(port),
+            })
+        }
+        KIND_MOONS => {
+            let ([number, _, _, _], list) =
+                body.split_first_chunk().ok_or(ParseError::Malformed)?;
+            let list = list
+                .get(..usize::from(*number) * KEY_BYTES)
+                .ok_or(ParseError::Malformed)?;
+            let keys = list.chunks_exact(KEY_BYTES).take(MOONS_MAX);
+            Ok(TunnelMessage::Moons {
+                keys: keys.filter_map(|key| key.first_chunk().copied()).collect(),
             })
         }
         kind => Err(ParseError::Unknown { version, kind }),
@@ -775,6 +804,8 @@ mod tests {
                 id,
                 reason: RelayRefused::from_code(code),
             }),
+            prop::collection::vec(any::<[u8; 32]>(), 0..=MOONS_MAX)
+                .prop_map(|keys| TunnelMessage::Moons { keys }),
         ]
     }
 

@@ -191,6 +191,7 @@ impl Peer {
                 let seconds = (renew_seconds, knock_seconds);
                 self.answer_relay_request(id, seconds, via, context, now);
             }
+            TunnelMessage::Moons { keys } => self.hear_moons(&keys, context, now.instant),
             TunnelMessage::RelayGrant {
                 id,
                 token,
@@ -235,6 +236,9 @@ impl Peer {
             return;
         }
         self.rtt = Some(rtt);
+        if let Some(via) = probe.via {
+            self.note_moon_rtt(via, rtt, context, now.instant);
+        }
         if let Some(via) = probe.via
             && self.paths.answered(via, rtt, now.instant)
         {

@@ -198,7 +198,10 @@ impl Peer {
         if targets.is_empty() {
             targets.extend(self.paths.all());
         }
-        if self.client.is_none() && self.is_wanted(now.instant) {
+        if self.trial {
+            targets.retain(|via| !via.is_relay());
+        }
+        if self.client.is_none() && !self.trial && self.is_wanted(now.instant) {
             context.moons.want(attempts > 0);
         }
         if targets.is_empty() || attempts > 0 {
@@ -447,6 +450,7 @@ impl Peer {
         };
         let rtt = now.instant.saturating_since(attempt.sent);
         self.rtt = Some(rtt);
+        self.note_moon_rtt(from, rtt, context, now.instant);
         self.link.note_authentic(RESPONSE_BYTES);
         self.take_way(from, Some(rtt), context, now.instant);
         let session = self.add_session(start, keys, context);
@@ -502,6 +506,7 @@ impl Peer {
             self.told = None;
             if !self.is_idle_moon(now.instant) {
                 self.tell_candidates(false, context, now);
+                self.tell_moons(context, now);
             }
         }
         let asked = self.request_relay(context, now);

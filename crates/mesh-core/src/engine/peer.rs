@@ -9,7 +9,7 @@ use mesh_types::{Instant, WireguardPublicKey};
 use rand::RngCore;
 
 use super::{
-    Context, Event, PeerConfig,
+    Context, Event, PeerConfig, PeerId,
     agents::{Heard, Probe},
     handshakes::{Attempt, Responded},
     knocks::Knocks,
@@ -63,6 +63,14 @@ pub(super) struct Peer {
     pub(super) knocks: Knocks,
     /// How long the NATs before the way in use hold a mapping.
     pub(super) keep: Duration,
+    /// A handshake is under way to measure the round trip, and for nothing else.
+    pub(super) trial: bool,
+    /// Whether moons may be needed to reach it, which is so while it is wanted.
+    pub(super) wants_moons: bool,
+    /// The first moons of its ranking, and of which roster.
+    pub(super) ranking: (u64, Vec<PeerId>),
+    /// The moon nearest to it, as it told, and when.
+    pub(super) told_moon: Option<(PeerId, Instant)>,
     /// When it was last told where we are.
     pub(super) told: Option<Instant>,
     /// What the owner was last told that the way carries.
@@ -180,6 +188,10 @@ impl Peer {
             client: None,
             knocks: Knocks::default(),
             keep: Hold::BASE,
+            trial: false,
+            wants_moons: false,
+            ranking: (0, Vec::new()),
+            told_moon: None,
             told: None,
             told_mtu: MTU_BASE,
             hint: None,
@@ -314,7 +326,8 @@ impl Peer {
         sent
     }
 
-    pub(super) fn holds_back(&self) -> bool {
+    /// Whether packets wait for a session.
+    pub(super) fn holds_packets(&self) -> bool {
         !self.held.is_empty()
     }
 

@@ -105,11 +105,13 @@ impl Peer {
         self.run_liveness(context, now);
         self.run_connecting(context, now);
         self.forget_old_probes(now.instant);
+        self.run_want(context, now.instant);
         self.next_deadline(context, now.instant)
     }
 
     /// Wants a session because of traffic.
     pub(super) fn want(&mut self, now: Instant) {
+        self.trial = false;
         self.wanted = Some(now);
         self.begin(now);
     }
@@ -185,8 +187,14 @@ impl Peer {
         }
     }
 
+    /// Whether a session is being tried for, because of traffic not long ago.
+    pub(super) fn is_sought(&self, now: Instant) -> bool {
+        self.is_connecting() && self.quiet(now) < FULL_PACE
+    }
+
     /// There is a session: no handshake is wanted any more.
     pub(super) fn rest(&mut self, context: &mut Context) {
+        self.trial = false;
         self.drop_attempt(context);
         self.connecting = Connecting::Rest;
         self.link.rekey_wanted.store(false, Ordering::Release);
@@ -404,6 +412,7 @@ impl Peer {
             self.client.as_ref().map(super::moons::Client::due),
             context.holds.due(self.link.peer.as_bytes()),
             self.knocks.due(),
+            self.want_ends(now),
         ]
         .into_iter()
         .flatten()

@@ -135,7 +135,7 @@ impl Peer {
     /// Whether this is a moon to which nothing but relaying has been said for a while: it need not know more of
     /// where this node is than where it sees it.
     pub(super) fn is_idle_moon(&self, now: Instant) -> bool {
-        self.client.is_some() && !self.holds_back() && !is_warm(&self.facts(now), now)
+        self.client.is_some() && !self.holds_packets() && !is_warm(&self.facts(now), now)
     }
 
     /// Tells the peer where this node may be reached.

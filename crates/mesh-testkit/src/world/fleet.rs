@@ -102,6 +102,11 @@ impl Fleet {
         self.machine(Underlay::INTERNET, Families::Dual, true)
     }
 
+    /// Adds a moon at a site, which must not translate. Nobody knows it before [`Fleet::publish`].
+    pub fn moon_at(&mut self, site: SiteId) -> HostId {
+        self.machine(site, Families::Dual, true)
+    }
+
     /// Adds a node at a site. Nobody knows it before [`Fleet::publish`].
     pub fn node(&mut self, site: SiteId, families: Families) -> HostId {
         self.machine(site, families, false)
@@ -282,6 +287,15 @@ impl Fleet {
     pub fn knows(&self, host: HostId, other: HostId) -> bool {
         let members = &self.machines[host.0].members;
         members.iter().any(|member| member.index == other.0)
+    }
+
+    /// The moons that a machine asks to relay for it, and whether each does.
+    pub fn moons_of(&self, host: HostId) -> Vec<(HostId, bool)> {
+        let moons = self.machines[host.0].node.engine.moons(self.now.instant);
+        let host_of = |key| self.hosts().find(|host| self.machines[host.0].key() == key);
+        moons
+            .filter_map(|(key, by)| Some((host_of(key)?, by.is_some())))
+            .collect()
     }
 
     /// In which state a machine sees another, and by which way it sends; `None`: it does not know it.
