@@ -13,8 +13,8 @@ use std::{
 
 use mesh_core::{
     Engine, EngineConfig, Event, Forwarding, Handover, Keeping, MTU_BASE, Mapping, MoonView, Now,
-    OPENER_HOPS, PacketRefused, PeerState, PeerStory, PeerView, Received, Remote, Stamp,
-    TakeOverError, TakenOver, Via,
+    OPENER_HOPS, PacketRefused, PeerStory, PeerView, Received, Remote, Stamp, TakeOverError,
+    TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};

@@ -42,8 +42,8 @@ pub struct StreamHandshake {
 }
 
 enum Handshake {
-    Tls(tls::Handshake),
-    Quic(quinn::Incoming),
+    Tls(Box<tls::Handshake>),
+    Quic(Box<quinn::Incoming>),
 }
 
 /// A stream, open; it closes when both halves are dropped.
@@ -182,14 +182,14 @@ impl StreamListener {
         match &self.0 {
             Listener::Tls(listener) => {
                 let (handshake, remote) = listener.accept().await?;
-                let handshake = Handshake::Tls(handshake);
+                let handshake = Handshake::Tls(Box::new(handshake));
                 Ok(StreamHandshake { remote, handshake })
             }
             Listener::Quic(listener) => {
                 let incoming = listener.accept().await?;
                 Ok(StreamHandshake {
                     remote: canonical(incoming.remote_address()),
-                    handshake: Handshake::Quic(incoming),
+                    handshake: Handshake::Quic(Box::new(incoming)),
                 })
             }
         }
@@ -225,7 +225,7 @@ impl StreamHandshake {
     pub async fn complete(self) -> Result<Stream, StreamError> {
         match self.handshake {
             Handshake::Tls(handshake) => handshake.complete(self.remote).await,
-            Handshake::Quic(incoming) => quic::complete(incoming, self.remote).await,
+            Handshake::Quic(incoming) => quic::complete(*incoming, self.remote).await,
         }
     }
 }

@@ -174,10 +174,10 @@ impl Dialler {
                 moon.lines.remove(&carrier);
                 self.dials.push_back(Dial::Close(*key, carrier));
             }
-            if held.is_none() {
-                if let Some(carrier) = moon.run(now) {
-                    self.dials.push_back(Dial::Open(*key, carrier));
-                }
+            if held.is_none()
+                && let Some(carrier) = moon.run(now)
+            {
+                self.dials.push_back(Dial::Open(*key, carrier));
             }
         }
     }

@@ -628,11 +628,10 @@ mod tests {
             let fd = std::os::fd::AsRawFd::as_raw_fd(&to);
             let message = recvmsg::<()>(fd, &mut contents, Some(&mut room), MsgFlags::empty());
             let message = message.unwrap();
-            let found = message.cmsgs().unwrap().find_map(|part| match part {
-                ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
-                _ => None,
-            });
-            found.unwrap()
+            let Some(ControlMessageOwned::Ipv4Ttl(hops)) = message.cmsgs().unwrap().next() else {
+                panic!("the hops are asked for");
+            };
+            hops
         };
         let socket = UdpSocket::bind(0).unwrap();
         let destination = to.local_addr().unwrap();

@@ -31,7 +31,12 @@ impl World {
 
     /// Changes for how long the node's NAT holds a mapping.
     fn set_timeout(&mut self, timeout: u64) {
-        let site = self.fleet.underlay.sites_of(self.node).next().unwrap();
+        let site = self
+            .fleet
+            .underlay
+            .sites_of(self.node)
+            .next()
+            .expect("it has one");
         let Passage::Translated(nat) = &mut self.fleet.underlay.gateway_mut(site).v4 else {
             panic!("a NAT");
         };
@@ -40,7 +45,12 @@ impl World {
 
     /// Whether the node's NAT has a mapping of the agent's port.
     fn is_mapped(&self) -> bool {
-        let site = self.fleet.underlay.sites_of(self.node).next().unwrap();
+        let site = self
+            .fleet
+            .underlay
+            .sites_of(self.node)
+            .next()
+            .expect("it has one");
         let inner = self.fleet.underlay.endpoints(self.node)[0];
         let Passage::Translated(nat) = &self.fleet.underlay.gateway(site).v4 else {
             panic!("a NAT");

@@ -51,17 +51,14 @@ pub(super) async fn ask(url: Url, soap: Option<(String, String)>) -> Answered {
 
 async fn exchange(url: &Url, soap: Option<(String, String)>) -> Answered {
     let host = url.host;
-    let stream = TcpStream::connect(host)
-        .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                format!(
-                    "the agent confines itself and may not connect to TCP port {}",
-                    host.port()
-                )
-            }
-            _ => format!("cannot connect to {host}: {error}"),
-        })?;
+    let stream = TcpStream::connect(host).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let port = host.port();
+            format!("the agent confines itself and may not connect to TCP port {port}")
+        } else {
+            format!("cannot connect to {host}: {error}")
+        }
+    })?;
     let broken = |error: hyper::Error| format!("{host} speaks no HTTP: {error}");
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)

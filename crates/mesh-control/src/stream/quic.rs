@@ -169,10 +169,12 @@ pub(super) async fn complete(
 fn failed(address: SocketAddr, error: ConnectionError) -> StreamError {
     match Closed::from(error) {
         Closed::TimedOut => StreamError::TimedOut { address },
-        closed => StreamError::Tls {
-            address,
-            source: io::Error::other(closed),
-        },
+        closed @ (Closed::ByPeer { .. } | Closed::Reset | Closed::Locally | Closed::Failed(_)) => {
+            StreamError::Tls {
+                address,
+                source: io::Error::other(closed),
+            }
+        }
     }
 }
 

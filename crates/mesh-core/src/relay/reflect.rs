@@ -101,7 +101,7 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
-    use crate::{RelayLimits, StreamId};
+    use crate::{Carrier, RelayLimits, StreamId};
 
     fn key(member: u8) -> WireguardPublicKey {
         let mut bytes = [9; 32];
@@ -148,7 +148,10 @@ mod tests {
         let (server, token) = moon();
         assert_eq!(ask(&server, remote(7, 5_000), token ^ 1, at(2)), None);
         assert_eq!(ask(&server, remote(7, 5_000), token, at(61)), None, "gone");
-        let stream = Remote::Stream(StreamId(1));
+        let stream = Remote::Stream(StreamId {
+            carrier: Carrier::Quic,
+            number: 1,
+        });
         assert_eq!(ask(&server, stream, token, at(2)), None);
         server.set_members([key(2)]);
         assert_eq!(ask(&server, remote(7, 5_000), token, at(2)), None);

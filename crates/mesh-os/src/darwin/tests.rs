@@ -362,6 +362,7 @@ fn the_router_of_a_default_route_is_read() {
         to: net("0.0.0.0/0"),
         via: Via::Gateway(ip("192.168.1.1")),
         source: None,
+        mtu: None,
     };
     let mut bytes = change.to_bytes(0);
     bytes[4..6].copy_from_slice(&4_u16.to_ne_bytes());

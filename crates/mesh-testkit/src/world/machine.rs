@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Carrier, Dial, Dialler, Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol, Reason,
-    Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
+    Carrier, Dial, Dialler, Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol,
+    Reason, Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 

@@ -98,7 +98,8 @@ fn header(opcode: u8, client: Ipv4Addr, lifetime_seconds: u32) -> [u8; HEADER_BY
 impl Response {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         // RFC 6887 section 8.3: what has not the length of a message is dropped.
-        let whole = (HEADER_BYTES..=BYTES_MAX).contains(&bytes.len()) && bytes.len() % 4 == 0;
+        let whole =
+            (HEADER_BYTES..=BYTES_MAX).contains(&bytes.len()) && bytes.len().is_multiple_of(4);
         if !whole || bytes[0] != VERSION || bytes[1] < ANSWER {
             return Err(Malformed);
         }

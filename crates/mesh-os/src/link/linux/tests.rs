@@ -242,7 +242,7 @@ fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
             let address: IpNet = address.parse().unwrap();
             links.add_address(index, address).unwrap();
             links
-                .add_route(index, address.trunc(), Some(address.addr()))
+                .add_route(index, address.trunc(), Some(address.addr()), None)
                 .unwrap();
         }
         let world: IpNet = "0.0.0.0/0".parse().unwrap();
