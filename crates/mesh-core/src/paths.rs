@@ -177,6 +177,11 @@ impl Paths {
         self.ways.best_of_family(ipv6)
     }
 
+    /// The best of the streams.
+    pub(crate) fn best_stream(&self) -> Option<Via> {
+        self.ways.best_stream()
+    }
+
     /// Hears of a way; true if it is new. It is probed from now on.
     pub(crate) fn learn(&mut self, via: Via, origin: Origin, now: Instant) -> bool {
         self.ways.learn(via, origin, self.selected, now)

@@ -748,7 +748,7 @@ impl Peer {
     }
 
     /// Asks for a token on the straight way in use; if packets to the moon take another moon, on the one
-    /// that a token was given for, or else the best of each family: a moon serves whom it sees. A request
+    /// that a token was given for, or else the best of each family and of the streams: a moon serves whom it sees. A request
     /// with the token that was given there before proves this node's address to the moon. True if one was sent.
     pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
         let granted = self.client.as_ref().and_then(|client| client.granted);
@@ -760,6 +760,7 @@ impl Peer {
             None => [false, true]
                 .into_iter()
                 .filter_map(|ipv6| self.paths.best_of_family(ipv6))
+                .chain(self.paths.best_stream())
                 .collect(),
         };
         let Some(client) = self.client.as_mut().filter(|_| !ways.is_empty()) else {

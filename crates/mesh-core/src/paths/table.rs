@@ -146,6 +146,14 @@ impl Table {
             .map(|(via, _)| *via)
     }
 
+    /// The stream that is best by its kind, answered, and is fastest.
+    pub(super) fn best_stream(&self) -> Option<Via> {
+        self.iter()
+            .filter(|(via, _)| matches!(via, Via::Direct(Remote::Stream(_))))
+            .min_by_key(|(via, way)| (rank(**via), way.rtt.is_none(), way.rtt))
+            .map(|(via, _)| *via)
+    }
+
     /// The best of the ways other than `selected` that answered, at or after `since` if given.
     pub(super) fn best_besides(
         &self,

@@ -423,7 +423,10 @@ impl Fleet {
 
     fn take_roster(&mut self, host: HostId, members: Arc<Vec<Member>>) {
         let peers: Vec<Peer> = self.machines.iter().map(Peer::of).collect();
+        let is_member = |other: HostId| members.iter().any(|member| member.index == other.0);
+        let closed = self.streams.retain(host, is_member);
         self.machines[host.0].take_roster(members, &peers, self.now);
+        self.take_streamed(closed);
         self.drain(host);
     }
 
@@ -487,7 +490,12 @@ impl Fleet {
 
     fn run_streams(&mut self) {
         let machines = &self.machines;
-        let takes = |moon: HostId| machines[moon.0].running;
+        let takes = |moon: HostId, client: HostId| {
+            let Machine {
+                members, running, ..
+            } = &machines[moon.0];
+            *running && members.iter().any(|member| member.index == client.0)
+        };
         let now = self.now.instant;
         let streamed = self.streams.handle_timeout(&self.underlay, takes, now);
         self.take_streamed(streamed);

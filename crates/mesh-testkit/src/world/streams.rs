@@ -188,6 +188,14 @@ impl Streams {
         self.close(|_, connection| connection.client == host || connection.moon == host)
     }
 
+    /// A host has a roster without some of those that it had streams to, or from.
+    pub(super) fn retain(&mut self, host: HostId, keep: impl Fn(HostId) -> bool) -> Vec<Streamed> {
+        self.close(|_, connection| {
+            connection.client == host && !keep(connection.moon)
+                || connection.moon == host && !keep(connection.client)
+        })
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let dials = self.dials.values().map(Dial::due);
         let idle = self.open.values().map(Connection::over);
@@ -195,11 +203,11 @@ impl Streams {
         dials.chain(idle).chain(flying).min()
     }
 
-    /// Lets happen what is due. `takes` says which moons take streams.
+    /// Lets happen what is due. `takes` says which moons take streams of which hosts.
     pub(super) fn handle_timeout(
         &mut self,
         underlay: &Underlay,
-        takes: impl Fn(HostId) -> bool,
+        takes: impl Fn(HostId, HostId) -> bool,
         now: Instant,
     ) -> Vec<Streamed> {
         let mut seen = Vec::new();
@@ -254,7 +262,7 @@ impl Streams {
         &mut self,
         (host, moon, carrier): Line,
         underlay: &Underlay,
-        takes: impl Fn(HostId) -> bool,
+        takes: impl Fn(HostId, HostId) -> bool,
         now: Instant,
         seen: &mut Vec<Streamed>,
     ) {
@@ -263,13 +271,14 @@ impl Streams {
         };
         let pipe = underlay.pipe(host, moon, carrier);
         if dial.answered.take().is_some() {
-            if let Some(pipe) = pipe.filter(|_| takes(moon)) {
+            if let Some(pipe) = pipe.filter(|_| takes(moon, host)) {
                 self.open(host, moon, carrier, pipe, now, seen);
             }
             return;
         }
         // Who is there and does not listen says so; so does a host without a network.
-        let refused = pipe.is_some() && !takes(moon) || underlay.addresses(host).next().is_none();
+        let refused =
+            pipe.is_some() && !takes(moon, host) || underlay.addresses(host).next().is_none();
         if dial.sent >= FIRST_PACKETS.len() || refused {
             self.dials.remove(&(host, moon, carrier));
             seen.push(Streamed::Ended(host, moon, carrier));
