@@ -203,6 +203,10 @@ impl Peer {
         }
         if self.client.is_none() && !self.trial && self.is_wanted(now.instant) {
             context.moons.want(attempts > 0);
+            if attempts > 0 {
+                // Not by the moons either: UDP may have been lost since they were last asked.
+                context.moons.doubt();
+            }
         }
         if targets.is_empty() || attempts > 0 {
             context
