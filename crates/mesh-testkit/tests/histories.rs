@@ -1,7 +1,7 @@
 //! Random histories of random worlds: machines move, sleep and die, NATs forget, lines break, and every
 //! pair that is looked at finds its way.
 //!
-//! A million transitions, as `cargo xtask test` does, or these histories:
+//! A million transitions, as `cargo xtask test --all` does, or these histories:
 //! ```text
 //! TRANSITIONS=1000000 cargo test -p mesh-testkit --test histories -- --nocapture
 //! HISTORIES=1000..2000 CHANGES=200 cargo test -p mesh-testkit --test histories -- --nocapture
