@@ -139,7 +139,10 @@ fn histories(all: bool) -> Command {
     let mut command = unit_tests();
     command.args(["--test", "histories", "--", "--nocapture"]);
     command.arg("whatever_happens_every_pair_finds_its_way");
-    command.env("TRANSITIONS", if all { TRANSITIONS_ALL } else { TRANSITIONS });
+    command.env(
+        "TRANSITIONS",
+        if all { TRANSITIONS_ALL } else { TRANSITIONS },
+    );
     command
 }
 

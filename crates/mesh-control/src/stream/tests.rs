@@ -142,17 +142,26 @@ async fn what_waits_for_a_slow_network_is_bounded_and_the_oldest_gives_way() {
         .collect();
     let all = datagrams.iter().map(<[u8; 1_000]>::as_slice);
     client.sender.send(all).await.unwrap();
-    let mut got = 0;
-    let last = loop {
-        let datagram = receive(&mut server).await.unwrap();
-        let number = u32::from_be_bytes(*datagram.first_chunk().unwrap());
-        got += 1;
-        if number == 15_999 {
-            break number;
+    let mut got = Vec::new();
+    let collect = async {
+        // Any of them may be lost on the way, so the end is said until it is heard.
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tokio::select! {
+                datagram = server.receiver.receive() => {
+                    let datagram = datagram.unwrap().unwrap();
+                    match datagram.first_chunk() {
+                        Some(number) => got.push(u32::from_be_bytes(*number)),
+                        None => return,
+                    }
+                }
+                _ = ticks.tick() => client.sender.send([b"end".as_slice()]).await.unwrap(),
+            }
         }
     };
-    assert_eq!(last, 15_999, "the newest arrives");
-    assert!(got < 16_000 / 4, "{got} were kept");
+    timeout(DEADLINE, collect).await.unwrap();
+    assert!(got.len() < 16_000 / 4, "{} were kept", got.len());
+    assert!(got.iter().any(|number| *number >= 15_000), "{got:?}");
 }
 
 #[tokio::test]
