@@ -32,6 +32,7 @@ use crate::{
     agent::Agent,
     overlay::{KnockAnswer, PingOutcome},
     relay::streams,
+    snapshot,
 };
 
 /// Moons that are looked at; more tell nothing new.
@@ -84,6 +85,7 @@ pub(crate) async fn run(agent: &Arc<Agent>) -> Netcheck {
         families,
         moons,
         old_moons,
+        port_mapping: snapshot::port_mapping(&agent.mapping.borrow()),
     }
     .report()
 }
@@ -160,6 +162,7 @@ fn report(
         name: moon.name,
         endpoint,
         rtt_micros: rtt.map(micros),
+        mtu: view.and_then(|(_, view)| view.mtu),
         relays,
         reason: refusal.or(silence),
         tcp_443,

@@ -57,7 +57,7 @@ pub(crate) fn status(agent: &Agent) -> Status {
     }
 }
 
-fn port_mapping(view: &MappingView) -> PortMappingStatus {
+pub(crate) fn port_mapping(view: &MappingView) -> PortMappingStatus {
     let mapped = view.mapped.as_ref().ok();
     PortMappingStatus {
         router: view.router,

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use mesh_types::MachineName;
 use serde::{Deserialize, Serialize};
 
+use crate::PortMappingStatus;
+
 /// `POST /v1/netcheck` on the agent's socket: what lies between this machine and others, tried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Netcheck {
@@ -18,8 +20,8 @@ pub struct Netcheck {
     pub ipv4: Option<FamilyReport>,
     /// What IPv6 does; `None`: this machine has none, and no moon sees it there.
     pub ipv6: Option<FamilyReport>,
-    /// What a router does for this machine on request; `None`: it was not asked.
-    pub port_mapping: Option<String>,
+    /// Whether a router maps a port to this machine on request.
+    pub port_mapping: PortMappingStatus,
     /// The moons, in the order of their names.
     pub moons: Vec<MoonReport>,
     /// What this means and what would help, in words.
@@ -100,6 +102,9 @@ pub struct MoonReport {
     pub endpoint: Option<SocketAddr>,
     /// The round trip, in microseconds; `None`: no answer.
     pub rtt_micros: Option<u64>,
+    /// The largest packet of the tunnel that was seen to get to it whole, in bytes; `None`: none was tried, which
+    /// begins with the first packets of programs.
+    pub mtu: Option<u16>,
     /// Whether it relays for this machine.
     pub relays: bool,
     /// Why it does not answer or relay; `None` if it does.

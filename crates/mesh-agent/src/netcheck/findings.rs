@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use mesh_api::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut, VERSION};
+use mesh_api::{
+    Dependence, FamilyReport, MoonReport, Netcheck, PortMappingStatus, Reach, UdpOut, VERSION,
+};
 use mesh_core::Keeping;
 
 /// All that was tried.
@@ -13,6 +15,7 @@ pub(super) struct Seen {
     pub(super) moons: Vec<MoonReport>,
     /// Whether a moon that relays is of a release that cannot help to look.
     pub(super) old_moons: bool,
+    pub(super) port_mapping: PortMappingStatus,
 }
 
 /// What was tried with one family.
@@ -43,14 +46,15 @@ impl Seen {
     pub(super) fn report(self) -> Netcheck {
         let udp = self.udp();
         let [ipv4, ipv6] = self.families.each_ref().map(Family::report);
-        let reach = reach(udp, &ipv4, &ipv6);
+        let is_mapped = self.port_mapping.external.is_some();
+        let reach = reach(udp, is_mapped, &ipv4, &ipv6);
         let mut report = Netcheck {
             version: VERSION,
             reach,
             udp,
             ipv4,
             ipv6,
-            port_mapping: None,
+            port_mapping: self.port_mapping,
             moons: self.moons,
             hints: Vec::new(),
         };
@@ -123,10 +127,17 @@ impl Family {
     }
 }
 
-fn reach(udp: UdpOut, ipv4: &Option<FamilyReport>, ipv6: &Option<FamilyReport>) -> Reach {
+fn reach(
+    udp: UdpOut,
+    is_mapped: bool,
+    ipv4: &Option<FamilyReport>,
+    ipv6: &Option<FamilyReport>,
+) -> Reach {
     match udp {
         UdpOut::No => return Reach::Offline,
         UdpOut::Only443 => return Reach::Only443,
+        // Everyone may come to that port.
+        UdpOut::Yes if is_mapped => return Reach::Direct,
         UdpOut::Yes => {}
     }
     let of = |family: &FamilyReport| match (family.nat?, family.mapping) {
@@ -157,7 +168,8 @@ fn hints(report: &Netcheck, old_moons: bool) -> Vec<String> {
         Reach::Direct => {}
         Reach::DirectToOpen => hint(
             "this network's NAT gives every destination another port: peers behind such a NAT, too, \
-             are reached through a moon; IPv6, or a forwarded port as an `endpoint` in the inventory, would help",
+             are reached through a moon; IPv6, a router that maps ports by PCP, NAT-PMP or UPnP, or a forwarded \
+             port as an `endpoint` in the inventory would help",
         ),
         Reach::Relayed => hint(
             "no moon could tell what lies between; packets go through the moon until a direct way shows",
@@ -196,6 +208,7 @@ mod tests {
             name: name.parse().unwrap(),
             endpoint: udp.then(|| endpoint("198.51.100.1:4193")),
             rtt_micros: udp.then_some(12_300),
+            mtu: udp.then_some(1_440),
             relays: udp,
             reason: (!udp).then(|| "no answer by UDP".to_owned()),
             tcp_443,
@@ -229,7 +242,22 @@ mod tests {
             families: [v4, Family::default()],
             moons,
             old_moons: false,
+            port_mapping: PortMappingStatus::default(),
         }
+    }
+
+    #[test]
+    fn a_port_that_the_router_maps_makes_up_for_a_strict_nat() {
+        let strict = behind("203.0.113.9:5000", Some("203.0.113.9:5001"), None);
+        let mut mapped = seen(strict, vec![moon("cinnabar", true, true)]);
+        mapped.port_mapping.external = Some(endpoint("203.0.113.9:4193"));
+        let report = mapped.clone().report();
+        assert_eq!(report.reach, Reach::Direct);
+        assert_eq!(report.port_mapping, mapped.port_mapping);
+        // What is mapped is of no use where UDP does not get out.
+        mapped.families = <[Family; 2]>::default();
+        mapped.moons = vec![moon("cinnabar", false, true)];
+        assert_eq!(mapped.report().reach, Reach::Only443);
     }
 
     #[test]

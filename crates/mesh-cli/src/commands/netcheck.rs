@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_api::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut};
+use mesh_api::{
+    Dependence, FamilyReport, MappingProtocol, MoonReport, Netcheck, PortMappingStatus, Reach,
+    UdpOut,
+};
 
 use super::status::AGENT_SOCKET;
 use crate::{
@@ -77,11 +80,9 @@ fn render(report: &Netcheck) -> String {
             None => row(name, "none"),
         }
     }
-    row(
-        "port mapping",
-        report.port_mapping.as_deref().unwrap_or("not asked"),
-    );
+    row("port mapping", &port_mapping(&report.port_mapping));
     if !report.moons.is_empty() {
+        row("path MTU", &path_mtu(&report.moons));
         text.push('\n');
         text.push_str(&moons(&report.moons));
     }
@@ -158,6 +159,30 @@ const fn filtering(filtering: Option<Dependence>) -> &'static str {
     }
 }
 
+fn port_mapping(status: &PortMappingStatus) -> String {
+    let protocol = status.protocol.map(|protocol| match protocol {
+        MappingProtocol::Pcp => "PCP",
+        MappingProtocol::NatPmp => "NAT-PMP",
+        MappingProtocol::Upnp => "UPnP",
+    });
+    match (status.external, protocol) {
+        (Some(external), Some(protocol)) => format!("{external}, by {protocol}"),
+        (Some(external), None) => external.to_string(),
+        (None, _) => format!("none: {}", status.reason.as_deref().unwrap_or("not asked")),
+    }
+}
+
+fn path_mtu(moons: &[MoonReport]) -> String {
+    let measured: Vec<_> = moons
+        .iter()
+        .filter_map(|moon| Some(format!("{} to {}", moon.mtu?, moon.name)))
+        .collect();
+    match measured.is_empty() {
+        true => "not measured: no packets of programs went to a moon".to_owned(),
+        false => measured.join(", "),
+    }
+}
+
 fn moons(moons: &[MoonReport]) -> String {
     let rows: Vec<Vec<String>> = moons
         .iter()
@@ -209,6 +234,7 @@ mod tests {
             name: name.parse().unwrap(),
             endpoint: answers.then(|| "198.51.100.1:4193".parse().unwrap()),
             rtt_micros: answers.then_some(23_400),
+            mtu: answers.then_some(1_440),
             relays: answers,
             reason: (!answers).then(|| "no answer".to_owned()),
             tcp_443: answers,
@@ -223,7 +249,13 @@ mod tests {
             udp: UdpOut::Yes,
             ipv4: Some(family()),
             ipv6: None,
-            port_mapping: None,
+            port_mapping: PortMappingStatus {
+                router: Some([192, 168, 1, 1].into()),
+                protocol: Some(MappingProtocol::Pcp),
+                external: Some("203.0.113.9:4193".parse().unwrap()),
+                lease_seconds: Some(7_100),
+                reason: None,
+            },
             moons: vec![moon("cinnabar", true), moon("electrum", false)],
             hints: Vec::new(),
         }
@@ -253,6 +285,12 @@ mod tests {
         insta::assert_snapshot!(render(&Netcheck {
             reach: Reach::DirectToOpen,
             ipv4: Some(strict),
+            port_mapping: PortMappingStatus {
+                reason: Some(
+                    "the router 192.168.1.1 answers neither PCP nor NAT-PMP nor UPnP".to_owned()
+                ),
+                ..PortMappingStatus::default()
+            },
             ipv6: Some(open),
             hints: vec!["IPv6 would help".to_owned(), "and a second moon".to_owned()],
             ..report()
@@ -272,6 +310,7 @@ mod tests {
         let moon = MoonReport {
             tcp_443: true,
             tcp_443_micros: None,
+            mtu: None,
             rtt_micros: Some(48_000),
             relays: true,
             reason: Some("reached over port 443".to_owned()),
@@ -281,6 +320,7 @@ mod tests {
             reach: Reach::Only443,
             udp: UdpOut::Only443,
             ipv4: Some(nobody),
+            port_mapping: PortMappingStatus::default(),
             moons: vec![moon],
             ..report()
         }));

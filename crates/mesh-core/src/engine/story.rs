@@ -61,6 +61,8 @@ pub struct MoonView {
     pub unanswered_since: Option<Instant>,
     /// The last round trip to it.
     pub rtt: Option<Duration>,
+    /// The largest packet that was seen to get to it whole by the way in use; `None`: none was tried.
+    pub mtu: Option<u16>,
     /// Where it sees this node, by IPv4 and by IPv6.
     pub observed: [Option<SocketAddr>; 2],
     /// Where it is by IPv4 and by IPv6: what answered last, or may answer.
@@ -92,6 +94,7 @@ impl Engine {
                 refused: client.refused,
                 unanswered_since: client.asked_since,
                 rtt: peer.rtt,
+                mtu: peer.paths.mtu(),
                 observed,
                 endpoints: [false, true]
                     .map(|ipv6| peer.paths.best_of_family(ipv6).and_then(Via::udp)),
