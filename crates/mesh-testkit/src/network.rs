@@ -128,11 +128,14 @@ impl Network {
 
     /// Tells machine `i` where machine `j` is.
     pub fn tell_endpoint(&mut self, i: usize, j: usize) {
-        let (key, endpoint) = (self.nodes[j].key, self.nodes[j].endpoint);
-        let now = self.now;
+        self.introduce(i, j, vec![self.nodes[j].endpoint]);
+    }
+
+    /// Tells machine `i`, as a controller does, where machine `j` is said to be.
+    pub fn introduce(&mut self, i: usize, j: usize, endpoints: Vec<SocketAddr>) {
+        let (key, now) = (self.nodes[j].key, self.now);
         let node = &mut self.nodes[i];
-        node.engine
-            .set_candidates(&key, vec![endpoint], node.clock(now));
+        node.engine.set_candidates(&key, endpoints, node.clock(now));
         self.drain(i);
     }
 
