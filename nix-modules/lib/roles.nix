@@ -253,7 +253,7 @@ in
 {
   # Machines to lists of { role, settings }, in the order of the roles.
   inherit roles;
-  # What a roster says of a machine as a relay: nothing where it relays as its release does.
+  # What a roster says of a machine as a relay, and of how it is reached: nothing where its release decides.
   relayOf =
     machine:
     let
@@ -262,6 +262,7 @@ in
       limits = filter (limit: limit != null) (
         map (given: rateOf (given.settings.relayRateLimit or null)) relaying
       );
+      only = given: given.role == "peer" && (given.settings.relayOnly or null) == true;
     in
     (if relaying != [ ] && builtins.all refuses relaying then { relay = false; } else { })
     // (
@@ -269,7 +270,8 @@ in
         { }
       else
         { relayRateLimit = builtins.foldl' (a: b: if a < b then a else b) (head limits) limits; }
-    );
+    )
+    // (if builtins.any only roles.${machine} then { relayOnly = true; } else { });
   problems =
     controllerProblems
     ++ (

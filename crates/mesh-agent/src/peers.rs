@@ -8,7 +8,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::{PeerConfig, Protocol, Via};
 use mesh_inventory::roster::{Member, Roster};
-use mesh_types::{MachineName, MemberKey, NodeId, PublicIdentity, WireguardPublicKey};
+use mesh_types::{MachineName, MemberKey, PublicIdentity, WireguardPublicKey};
 use mesh_wire::control::ENDPOINTS_MAX;
 
 use crate::view;
@@ -18,14 +18,15 @@ use crate::view;
 /// A member that is switched off, has no key, or is a guest is no peer: nothing is sent to it, and its
 /// handshakes are not answered.
 pub(crate) fn of_roster(roster: &Roster, own: &PublicIdentity) -> Vec<(MachineName, PeerConfig)> {
-    if !is_switched_on(roster, &own.node_id()) {
+    let own_member = roster.member_by_node_id(&own.node_id());
+    let Some(own_member) = own_member.filter(|member| member.enabled) else {
         return Vec::new();
-    }
+    };
     roster
         .members()
         .values()
         .filter(|member| view::not_tried(member).is_none())
-        .filter_map(|member| Some((member.name.clone(), peer(member)?)))
+        .filter_map(|member| Some((member.name.clone(), peer(member, own_member)?)))
         .filter(|(_, peer)| peer.key != own.wireguard())
         .collect()
 }
@@ -40,13 +41,7 @@ pub(crate) fn moons(roster: &Roster) -> Vec<WireguardPublicKey> {
         .collect()
 }
 
-fn is_switched_on(roster: &Roster, own: &NodeId) -> bool {
-    roster
-        .member_by_node_id(own)
-        .is_some_and(|member| member.enabled)
-}
-
-fn peer(member: &Member) -> Option<PeerConfig> {
+fn peer(member: &Member, own: &Member) -> Option<PeerConfig> {
     let key = member.public_key?;
     let address = IpNet::from(Ipv6Net::from(member.address));
     let ipv4 = member.ipv4.map(|ipv4| IpNet::from(Ipv4Net::from(ipv4)));
@@ -59,6 +54,8 @@ fn peer(member: &Member) -> Option<PeerConfig> {
         // The second protocol comes with the work on speed; the engine answers either.
         protocol: Protocol::Wireguard,
         allowed_ips,
+        // With a moon nobody could speak but straight.
+        relay_only: (member.relay_only || own.relay_only) && !(member.is_relay() || own.is_relay()),
     })
 }
 
@@ -127,6 +124,8 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
+    use mesh_inventory::roster::Role;
+
     use super::*;
     use crate::testing::{Fleet, name, seed};
 
@@ -163,6 +162,27 @@ mod tests {
             route,
         ];
         assert_eq!(peers[0].1.allowed_ips, expected);
+    }
+
+    #[test]
+    fn a_pair_is_relayed_if_either_is_relay_only_and_neither_a_moon() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
+        fleet.member_mut("cinnabar").roles = vec![Role::Moon];
+        fleet.member_mut("galena").roles = vec![Role::Peer];
+        fleet.member_mut("pyrite").roles = vec![Role::Peer];
+        let relayed = |fleet: &Fleet, own: &str| -> Vec<String> {
+            let peers = of_roster(&fleet.roster(1), &fleet.seed_of(own).public());
+            let relayed = peers.into_iter().filter(|(_, peer)| peer.relay_only);
+            relayed.map(|(name, _)| name.to_string()).collect()
+        };
+        let nobody: [&str; 0] = [];
+        assert_eq!(relayed(&fleet, "galena"), nobody);
+        fleet.member_mut("galena").relay_only = true;
+        assert_eq!(relayed(&fleet, "galena"), ["pyrite"]);
+        assert_eq!(relayed(&fleet, "pyrite"), ["galena"]);
+        assert_eq!(relayed(&fleet, "cinnabar"), nobody);
+        fleet.member_mut("cinnabar").relay = false;
+        assert_eq!(relayed(&fleet, "galena"), ["cinnabar", "pyrite"]);
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub(crate) fn member(text: &str, key: Option<&IdentitySeed>, role: Role) -> Memb
         ssh_host_keys: Vec::new(),
         relay: true,
         relay_rate_limit: None,
+        relay_only: false,
         unknown: BTreeMap::new(),
     }
 }

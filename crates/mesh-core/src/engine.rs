@@ -73,6 +73,9 @@ pub struct PeerConfig {
     /// The addresses that are the peer's, inside the tunnel. Of two peers with one network, the first
     /// in the list has it.
     pub allowed_ips: Vec<IpNet>,
+    /// Whether the two speak through moons alone: no straight way is tried, and none told of. Only for a peer
+    /// that `speaks_mesh`; of no effect on others.
+    pub relay_only: bool,
 }
 
 /// How mappings of NATs are kept.
@@ -182,10 +185,12 @@ impl Engine {
             let peer = match before.entry(id) {
                 Entry::Occupied(kept) if kept.get().speaks_mesh() == config.speaks_mesh => {
                     let mut peer = kept.remove();
-                    peer.configure(config);
+                    peer.configure(config, &mut self.context, now.instant);
                     peer
                 }
-                Entry::Occupied(_) | Entry::Vacant(_) => Peer::new(config, &self.context),
+                Entry::Occupied(_) | Entry::Vacant(_) => {
+                    Peer::new(config, &self.context, now.instant)
+                }
             };
             self.peers.insert(id, peer);
         }

@@ -324,6 +324,9 @@ pub enum Refusal {
     /// A handshake of someone who is not a peer.
     #[error("a handshake of a key that is no peer")]
     UnknownPeer,
+    /// A straight handshake of a peer that the inventory lets speak through moons alone.
+    #[error("a straight handshake of a peer that is to be relayed")]
+    RelayOnly,
     /// More handshakes than we answer.
     #[error("too many handshakes")]
     TooOften,

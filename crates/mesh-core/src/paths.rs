@@ -115,6 +115,8 @@ pub(crate) struct Due {
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     selected: Option<Via>,
+    /// The inventory bars straight ways: none is known, none is tried, whoever tells of one.
+    relay_only: bool,
     ways: Table,
     doubt: Option<Doubt>,
     /// The silence that was doubted already: it is, once.
@@ -182,9 +184,35 @@ impl Paths {
         self.ways.best_stream()
     }
 
+    /// Bars straight ways, or lets them be looked for again, at once if there is traffic; true if that is
+    /// a change.
+    pub(crate) fn set_relay_only(&mut self, relay_only: bool, now: Instant) -> bool {
+        if self.relay_only == relay_only {
+            return false;
+        }
+        self.relay_only = relay_only;
+        if relay_only {
+            self.retain(Via::is_relay, now);
+            self.doubt = None;
+        } else {
+            self.begin_search(now);
+        }
+        self.retry = Some((now, RETRY.0));
+        true
+    }
+
+    pub(crate) fn is_relay_only(&self) -> bool {
+        self.relay_only
+    }
+
+    /// Whether the inventory bars this way.
+    pub(crate) fn bars(&self, via: Via) -> bool {
+        self.relay_only && !via.is_relay()
+    }
+
     /// Hears of a way; true if it is new. It is probed from now on.
     pub(crate) fn learn(&mut self, via: Via, origin: Origin, now: Instant) -> bool {
-        self.ways.learn(via, origin, self.selected, now)
+        !self.bars(via) && self.ways.learn(via, origin, self.selected, now)
     }
 
     /// Hears from the peer itself where it is: what was told before and did not answer is no more.
@@ -207,8 +235,8 @@ impl Paths {
 
     /// Brings the relays in line with the moons that relay for this node.
     pub(crate) fn set_moons(&mut self, moons: &[WireguardPublicKey], now: Instant) {
-        let open = |via: &Via| match via {
-            Via::Relay(moon) => moons.contains(moon),
+        let open = |via: Via| match via {
+            Via::Relay(moon) => moons.contains(&moon),
             Via::Direct(_) => true,
         };
         self.retain(open, now);
@@ -219,8 +247,8 @@ impl Paths {
 
     /// Brings the straight ways in line with the streams that there are; true if one is new.
     pub(crate) fn set_streams(&mut self, streams: &[StreamId], now: Instant) -> bool {
-        let open = |via: &Via| match via {
-            Via::Direct(Remote::Stream(stream)) => streams.contains(stream),
+        let open = |via: Via| match via {
+            Via::Direct(Remote::Stream(stream)) => streams.contains(&stream),
             Via::Direct(Remote::Udp(_)) | Via::Relay(_) => true,
         };
         self.retain(open, now);
@@ -232,23 +260,25 @@ impl Paths {
     }
 
     /// Forgets the ways that are not open, and leaves the one in use if it is among them.
-    fn retain(&mut self, open: impl Fn(&Via) -> bool, now: Instant) {
-        self.ways.retain(|via, _| open(via));
-        if let Some(closed) = self.selected.filter(|via| !open(via)) {
+    fn retain(&mut self, open: impl Fn(Via) -> bool, now: Instant) {
+        self.ways.retain(|via, _| open(*via));
+        if let Some(closed) = self.selected.filter(|via| !open(*via)) {
             self.selected = None;
             self.history.note(PathChange::Closed(closed), now);
             self.select_best(None, now);
         }
     }
 
-    /// Whether it is a stream that has ended: its last packets are looked at after that, and it never comes back.
-    fn is_over(&self, via: Via) -> bool {
-        matches!(via, Via::Direct(Remote::Stream(_))) && self.ways.get(via).is_none()
+    /// Whether it is none to take, though a packet came by it: it is barred, or a stream that has ended, whose last
+    /// packets are looked at after that and which never comes back.
+    fn is_closed(&self, via: Via) -> bool {
+        let stream = matches!(via, Via::Direct(Remote::Stream(_)));
+        self.bars(via) || stream && self.ways.get(via).is_none()
     }
 
     /// A handshake came through by this way, to the peer and back.
     pub(crate) fn established(&mut self, via: Via, rtt: Option<Duration>, now: Instant) {
-        if self.is_over(via) {
+        if self.is_closed(via) {
             return;
         }
         self.learn(via, Origin::Heard, now);
@@ -280,7 +310,7 @@ impl Paths {
 
     /// An authentic packet came by another way than the one in use.
     pub(crate) fn heard(&mut self, via: Via, now: Instant) {
-        if self.is_over(via) {
+        if self.is_closed(via) {
             return;
         }
         self.learn(via, Origin::Heard, now);

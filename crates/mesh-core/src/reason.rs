@@ -27,6 +27,8 @@ pub enum Reason {
         /// How many.
         answers: u32,
     },
+    /// Relayed: the inventory lets the two speak through moons alone.
+    RelayOnly,
     /// Relayed: nobody told where else the peer may be reached.
     NoCandidates,
     /// Relayed: the peer has endpoints of one IP family only, this machine addresses of the other only.
@@ -139,6 +141,7 @@ impl Reason {
             Self::Searching { .. } => "searching",
             Self::StraightSilent { .. } => "straight-silent",
             Self::StraightOwes { .. } => "straight-owes",
+            Self::RelayOnly => "relay-only",
             Self::NoCandidates => "no-candidates",
             Self::NoCommonFamily => "no-common-family",
             Self::BothNatsVary => "both-nats-vary",
@@ -172,6 +175,7 @@ impl Reason {
             Self::Searching { .. }
             | Self::StraightSilent { .. }
             | Self::StraightOwes { .. }
+            | Self::RelayOnly
             | Self::NoCandidates
             | Self::NoCommonFamily
             | Self::BothNatsVary
@@ -215,6 +219,7 @@ impl Reason {
             | Self::Searching { .. }
             | Self::StraightSilent { .. }
             | Self::StraightOwes { .. }
+            | Self::RelayOnly
             | Self::NoCandidates
             | Self::NoCommonFamily
             | Self::BothNatsVary

@@ -85,7 +85,7 @@ fn sent_to_third_parties(network: &mut Network) -> BTreeMap<Remote, Vec<usize>> 
     let machines: BTreeSet<Remote> = network
         .nodes
         .iter()
-        .map(|node| node.endpoint.into())
+        .map(|node| node.endpoint)
         .map(Remote::Udp)
         .collect();
     let mut sent: BTreeMap<Remote, Vec<usize>> = BTreeMap::new();

@@ -217,8 +217,8 @@ fn a_request_that_is_repeated_or_replayed_brings_one_knock() {
     network.tell_endpoint(CLIENT, MOON);
     let from = network.nodes[CLIENT].endpoint;
     let sent = network.trace.as_ref().unwrap();
-    let sent = sent.iter().filter(|sent| sent.0 == from);
-    let request = sent.last().unwrap().1.data.clone();
+    let mut sent = sent.iter().filter(|sent| sent.0 == from);
+    let request = sent.next_back().unwrap().1.data.clone();
     assert_eq!(answers(&mut network), [true]);
     assert_eq!(knocks(&mut network), [(Remote::Udp(socket()), id.unwrap())]);
     network.nodes[MOON].refusals.clear();

@@ -13,7 +13,9 @@ use schemars::JsonSchema;
 
 pub(crate) use self::{
     fields::suggestion,
-    mesh_settings::{check_endpoint, check_settings, endpoints_of, relay, relay_rate_limit},
+    mesh_settings::{
+        check_endpoint, check_settings, endpoints_of, relay, relay_only, relay_rate_limit,
+    },
 };
 pub use self::{mesh_settings::parse_rate, schema::json_schema};
 use crate::{

@@ -13,7 +13,8 @@ use crate::{
     diff::Parts,
     host_key::ssh_host_key,
     inventory::{
-        Inventory, Machine, check_endpoint, endpoints_of, relay, relay_rate_limit, suggestion,
+        Inventory, Machine, check_endpoint, endpoints_of, relay, relay_only, relay_rate_limit,
+        suggestion,
     },
     report::{Problem, Report, Severity},
     roster::{
@@ -176,6 +177,7 @@ impl<'a> Resolver<'a> {
                         .collect(),
                     relay: relay(&assigned),
                     relay_rate_limit: relay_rate_limit(&assigned),
+                    relay_only: relay_only(&assigned),
                     unknown: BTreeMap::new(),
                 },
             );

@@ -110,6 +110,9 @@ pub struct Member {
         skip_serializing_if = "Option::is_none"
     )]
     pub relay_rate_limit: Option<u64>,
+    /// Whether it and members that do not relay speak through moons alone; the field is left out where not.
+    #[serde(rename = "relayOnly", default, skip_serializing_if = "is_not")]
+    pub relay_only: bool,
     /// What newer releases say of a member.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
@@ -121,6 +124,10 @@ const fn relays() -> bool {
 
 const fn is_so(so: &bool) -> bool {
     *so
+}
+
+const fn is_not(so: &bool) -> bool {
+    !*so
 }
 
 impl Member {

@@ -171,6 +171,29 @@ fn who_relays_and_how_much_is_in_the_roster() {
 }
 
 #[test]
+fn who_is_relayed_alone_is_in_the_roster() {
+    let told = |role: Value, galena: Value| {
+        let mut fleet = fleet();
+        fleet["instances"]["mesh"]["roles"]["peer"] = json!({
+            "tags": { "all": {} },
+            "machines": { "galena": { "settings": galena } },
+            "settings": role,
+        });
+        let resolution = resolved(&fleet);
+        ["cinnabar", "galena"].map(|name| member(&resolution, name)["relayOnly"].clone())
+    };
+    let (only, not, null) = (
+        json!({ "relayOnly": true }),
+        json!({ "relayOnly": false }),
+        Value::Null,
+    );
+    assert_eq!(told(json!({}), json!({})), [null.clone(), null.clone()]);
+    assert_eq!(told(json!({}), not.clone()), [null.clone(), null.clone()]);
+    assert_eq!(told(json!({}), only.clone()), [null.clone(), json!(true)]);
+    assert_eq!(told(only, not), [json!(true), null]);
+}
+
+#[test]
 fn a_guest_speaks_chacha_alone() {
     let mut fleet = fleet();
     let key = format!("wireguard:{}", seed(7).public().wireguard());

@@ -91,6 +91,7 @@ impl Node {
             speaks_mesh,
             protocol,
             allowed_ips: vec![std::net::IpAddr::V6(self.address).into()],
+            relay_only: false,
         }
     }
 

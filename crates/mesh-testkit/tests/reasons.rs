@@ -36,6 +36,68 @@ fn code(fleet: &Fleet, host: HostId, other: HostId) -> &'static str {
     fleet.reason(host, other).expect("a peer").code()
 }
 
+/// How many straight ways the two know of each other.
+fn straight(fleet: &Fleet, a: HostId, b: HostId) -> usize {
+    let ways = |host, other| fleet.paths(host, other);
+    let ways = [ways(a, b), ways(b, a)].concat();
+    ways.iter().filter(|way| !way.via.is_relay()).count()
+}
+
+#[test]
+fn a_pair_of_the_inventorys_stays_relayed_and_tries_nothing_else() {
+    let (mut fleet, a, b) = pair(1, NatBehaviour::HOME, NatBehaviour::HOME);
+    let other = fleet.node_behind(NatBehaviour::HOME);
+    fleet.set_relay_only(b, true);
+    fleet.publish(&[]);
+    fleet.run_for(seconds(30));
+    let before = fleet.traffic.into_the_blue;
+    talk(&mut fleet, a, b, seconds(90));
+    assert_eq!(
+        (code(&fleet, a, b), code(&fleet, b, a)),
+        ("relay-only", "relay-only")
+    );
+    assert_eq!(
+        fleet.traffic.into_the_blue, before,
+        "no probe leaves for a NAT"
+    );
+    assert_eq!(
+        straight(&fleet, a, b),
+        0,
+        "neither is told where the other is"
+    );
+    // Others are none of its business.
+    talk(&mut fleet, a, other, seconds(5));
+    assert_eq!(code(&fleet, a, other), "direct");
+}
+
+#[test]
+fn a_pair_becomes_relayed_and_straight_again_with_the_roster() {
+    let (mut fleet, a, b) = pair(1, NatBehaviour::HOME, NatBehaviour::HOME);
+    talk(&mut fleet, a, b, seconds(5));
+    assert_eq!(code(&fleet, a, b), "direct");
+    for _ in 0..2 {
+        fleet.set_relay_only(a, true);
+        fleet.publish(&[]);
+        assert_eq!(
+            (code(&fleet, a, b), code(&fleet, b, a)),
+            ("relay-only", "relay-only")
+        );
+        let before = fleet.traffic.into_the_blue;
+        let mut relayed = Talk::between(&fleet, a, b);
+        relayed.go_on(&mut fleet, TICK, seconds(5));
+        assert!(
+            relayed.longest_gap(&fleet) < seconds(1),
+            "the session goes on"
+        );
+        assert_eq!(relayed.direct(&fleet), None);
+        assert_eq!(fleet.traffic.into_the_blue, before);
+        fleet.set_relay_only(a, false);
+        fleet.publish(&[]);
+        talk(&mut fleet, a, b, seconds(1));
+        assert_eq!(code(&fleet, a, b), "direct");
+    }
+}
+
 #[test]
 fn a_pair_that_can_be_direct_is_searched_for_and_found() {
     let (mut fleet, a, b) = pair(1, NatBehaviour::HOME, NatBehaviour::HOME);

@@ -26,6 +26,7 @@ pub(crate) fn short(
         Reason::StraightOwes { answers } => {
             format!("its straight way answers again, and is taken after {answers} more answers")
         }
+        Reason::RelayOnly => "by the inventory, this pair is relayed".to_owned(),
         Reason::NoCandidates => "nobody said where else it is".to_owned(),
         Reason::NoCommonFamily => "the two have no IP version in common".to_owned(),
         Reason::BothNatsVary => "both NATs give each destination another port".to_owned(),
@@ -97,6 +98,9 @@ pub(crate) fn helps(reason: Reason, member: &Member, scene: &Scene) -> Option<St
         ),
         Reason::StraightSilent { .. } => format!(
             "a firewall or NAT between may have changed; UDP {AGENT_PORT} forwarded to `{name}`, or UDP {port} to this machine, does not depend on it"
+        ),
+        Reason::RelayOnly => format!(
+            "nothing is wrong; remove `relayOnly` of `{name}` or of this machine from the inventory to let the two speak straight"
         ),
         Reason::NoCandidates => format!(
             "give `{name}` an entry in `endpoints` of the inventory, or look whether its agent finds addresses: `mesh why` there says what it tells"

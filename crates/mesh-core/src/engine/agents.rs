@@ -150,6 +150,8 @@ impl Peer {
             return;
         };
         match message {
+            // An answer would prove the way to a peer that does not know yet that it is barred.
+            TunnelMessage::EchoRequest { .. } if self.paths.bars(via) => {}
             TunnelMessage::EchoRequest { id, wall_millis } => {
                 let reply = TunnelMessage::EchoReply {
                     id,

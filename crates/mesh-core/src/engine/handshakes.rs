@@ -125,6 +125,9 @@ impl Engine {
         if protocol == Protocol::MeshAes && !peer.speaks_mesh() {
             return Err(Refusal::UnknownPeer);
         }
+        if peer.paths.bars(from) {
+            return Err(Refusal::RelayOnly);
+        }
         let responder = match peer.open_initiation(asked, &message, context, now) {
             Err(Refusal::Replayed) if peer.answers_again(&message) => {
                 return peer.repeat_response(from, context);
@@ -208,7 +211,7 @@ impl Peer {
                 context.moons.doubt();
             }
         }
-        if targets.is_empty() || attempts > 0 {
+        if (targets.is_empty() || attempts > 0) && !self.paths.is_relay_only() {
             context
                 .output
                 .event(Event::NeedEndpoints { peer: self.key() });
@@ -432,6 +435,9 @@ impl Peer {
         context: &mut Context,
         now: Now,
     ) -> Result<(), Refusal> {
+        if self.paths.bars(from) {
+            return Err(Refusal::RelayOnly);
+        }
         let Some(attempt) = &self.attempt else {
             return Err(Refusal::UnknownSession);
         };

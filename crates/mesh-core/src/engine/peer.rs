@@ -168,8 +168,10 @@ pub enum PeerState {
 }
 
 impl Peer {
-    pub(super) fn new(config: PeerConfig, context: &Context) -> Self {
+    pub(super) fn new(config: PeerConfig, context: &Context, now: Instant) -> Self {
         let attention = context.forwarding.attention_flag();
+        let mut paths = Paths::default();
+        paths.set_relay_only(config.relay_only && config.speaks_mesh, now);
         Self {
             link: Arc::new(Link::new(config.key, config.speaks_mesh, attention)),
             protocol: config.protocol,
@@ -184,7 +186,7 @@ impl Peer {
             liveness_armed: None,
             mtu_armed: None,
             wanted: None,
-            paths: Paths::default(),
+            paths,
             client: None,
             knocks: Knocks::default(),
             keep: Hold::BASE,
@@ -211,9 +213,16 @@ impl Peer {
         }
     }
 
-    pub(super) fn configure(&mut self, config: PeerConfig) {
+    pub(super) fn configure(&mut self, config: PeerConfig, context: &mut Context, now: Instant) {
         self.protocol = config.protocol;
         self.allowed_ips = config.allowed_ips;
+        let relay_only = config.relay_only && config.speaks_mesh;
+        if self.paths.set_relay_only(relay_only, now) {
+            // It goes by other ways from here on.
+            self.drop_attempt(context);
+            self.retry_now();
+            self.refresh_way(context);
+        }
     }
 
     /// Whether a handshake is wanted.

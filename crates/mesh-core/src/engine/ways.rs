@@ -140,7 +140,8 @@ impl Peer {
 
     /// Tells the peer where this node may be reached.
     pub(super) fn tell_candidates(&mut self, tell_yours: bool, context: &mut Context, now: Now) {
-        if !self.speaks_mesh() || self.usable_session(now.instant).is_none() {
+        let silent = !self.speaks_mesh() || self.paths.is_relay_only();
+        if silent || self.usable_session(now.instant).is_none() {
             return;
         }
         let lately = self

@@ -23,6 +23,9 @@ pub(crate) struct OwnSide {
 impl Paths {
     /// Why packets take a moon. To be asked only while they do.
     pub(crate) fn why_relayed(&self, own: &OwnSide, now: Instant) -> Reason {
+        if self.relay_only {
+            return Reason::RelayOnly;
+        }
         let searching = self
             .search
             .filter(|since| now.saturating_since(*since) < SEARCH);

@@ -139,6 +139,13 @@ pub(crate) fn relay_rate_limit(roles: &BTreeMap<Role, Value>) -> Option<u64> {
         .min()
 }
 
+/// Whether it is reached by relays alone.
+pub(crate) fn relay_only(roles: &BTreeMap<Role, Value>) -> bool {
+    let settings = roles.get(&Role::Peer);
+    let told = settings.and_then(|settings| settings.get("relayOnly"));
+    told.and_then(Value::as_bool) == Some(true)
+}
+
 fn relaying(roles: &BTreeMap<Role, Value>) -> impl Iterator<Item = &Value> {
     [Role::Controller, Role::Moon]
         .into_iter()

@@ -47,6 +47,7 @@ fn member(name: &str, byte: u8) -> (MachineName, Member) {
         ssh_host_keys: vec![],
         relay: true,
         relay_rate_limit: None,
+        relay_only: false,
         unknown: BTreeMap::new(),
     };
     (name, member)

@@ -1,4 +1,9 @@
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use mesh_core::{
     Carrier, Dial, Event, Keeping, Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit,
@@ -47,6 +52,8 @@ pub struct Fleet {
     seed: u8,
     machines: Vec<Machine>,
     streams: Streams,
+    /// Who is to be relayed by the next roster.
+    relay_only: BTreeSet<HostId>,
     /// The newest roster.
     members: Arc<Vec<Member>>,
     arrived: BTreeMap<u64, Arrived>,
@@ -90,6 +97,7 @@ impl Fleet {
             seed: seed.to_be_bytes()[7],
             machines: Vec::new(),
             streams: Streams::new(seed),
+            relay_only: BTreeSet::new(),
             members: Arc::default(),
             arrived: BTreeMap::new(),
             packets: 0,
@@ -135,10 +143,20 @@ impl Fleet {
                 moon_at: self.machines[index]
                     .is_moon()
                     .then(|| self.underlay.endpoints(HostId(index))),
+                relay_only: self.relay_only.contains(&HostId(index)),
             });
         self.members = Arc::new(members.collect());
         for index in 0..self.machines.len() {
             self.catch_up(HostId(index));
+        }
+    }
+
+    /// Has a node speak through moons alone, or no more, from the next [`Fleet::publish`] on.
+    pub fn set_relay_only(&mut self, host: HostId, relay_only: bool) {
+        if relay_only {
+            self.relay_only.insert(host);
+        } else {
+            self.relay_only.remove(&host);
         }
     }
 

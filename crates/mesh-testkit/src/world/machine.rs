@@ -17,6 +17,14 @@ pub(super) struct Member {
     pub(super) index: usize,
     /// Where it is, if it is a moon.
     pub(super) moon_at: Option<Vec<SocketAddr>>,
+    /// Whether it speaks through moons alone.
+    pub(super) relay_only: bool,
+}
+
+impl Member {
+    fn is_relayed_to(&self, other: &Self) -> bool {
+        (self.relay_only || other.relay_only) && self.moon_at.is_none() && other.moon_at.is_none()
+    }
 }
 
 /// The agent on one host.
@@ -72,9 +80,16 @@ impl Machine {
     /// Takes a roster, whose members' machines have these keys and addresses.
     pub(super) fn take_roster(&mut self, members: Arc<Vec<Member>>, nodes: &[Peer], now: Now) {
         let clock = self.node.clock(now);
+        let own_key = self.key();
+        let own = members
+            .iter()
+            .find(|member| nodes[member.index].config.key == own_key);
         let configs = members
             .iter()
-            .map(|member| nodes[member.index].config.clone())
+            .map(|member| mesh_core::PeerConfig {
+                relay_only: own.is_some_and(|own| own.is_relayed_to(member)),
+                ..nodes[member.index].config.clone()
+            })
             .collect();
         let engine = &mut self.node.engine;
         engine.set_peers(configs, clock);
