@@ -21,6 +21,7 @@
 //! | 7 relay refusal | 8 bytes id of the request, 1 byte reason |
 //! | 9 knock request | 8 bytes id, 2 bytes seconds until the knock, 1 byte 1 if from another port, 1 byte zero, 18 bytes endpoint, 8 bytes proof |
 //! | 10 knock answer | 8 bytes id of the request, 1 byte outcome, 1 byte zero, 2 bytes the other port |
+//! | 11 ask again | nothing |
 //! | 12 moons | 1 byte number, 3 bytes zero, 32 bytes the X25519 public key of each |
 //!
 //! An endpoint is 16 bytes of IPv6 address, an IPv4 address mapped into it (RFC 4291 section 2.5.5.2), and 2
@@ -65,6 +66,7 @@ const KIND_RELAY_GRANT: u8 = 6;
 const KIND_RELAY_REFUSAL: u8 = 7;
 const KIND_KNOCK_REQUEST: u8 = 9;
 const KIND_KNOCK_ANSWER: u8 = 10;
+const KIND_ASK_AGAIN: u8 = 11;
 const KIND_MOONS: u8 = 12;
 
 /// One packet between two agents.
@@ -152,6 +154,8 @@ pub enum TunnelMessage {
         /// The port from which it knocks if not from the usual one; `None`: it has no other.
         other_port: Option<u16>,
     },
+    /// The sender, a moon, has lost the receiver's token: it is to be asked for one again.
+    AskAgain,
     /// Tells which moons the sender is near to.
     Moons {
         /// Their X25519 public keys, the nearest first; at most [`MOONS_MAX`].
@@ -329,6 +333,7 @@ pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes
             body.extend(other_port.unwrap_or(0).to_be_bytes());
             (KIND_KNOCK_ANSWER, body)
         }
+        TunnelMessage::AskAgain => (KIND_ASK_AGAIN, Vec::new()),
         TunnelMessage::Moons { keys } => {
             let told = keys.len().min(MOONS_MAX);
             let number = u8::try_from(told).expect("at most MOONS_MAX");
@@ -484,6 +489,7 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
                 other_port: (port != 0).then_some(port),
             })
         }
+        KIND_ASK_AGAIN => Ok(TunnelMessage::AskAgain),
         KIND_MOONS => {
             let ([number, _, _, _], list) =
                 body.split_first_chunk().ok_or(ParseError::Malformed)?;
@@ -804,6 +810,7 @@ mod tests {
                 id,
                 reason: RelayRefused::from_code(code),
             }),
+            Just(TunnelMessage::AskAgain),
             prop::collection::vec(any::<[u8; 32]>(), 0..=MOONS_MAX)
                 .prop_map(|keys| TunnelMessage::Moons { keys }),
         ]

@@ -193,6 +193,7 @@ impl Peer {
                 let seconds = (renew_seconds, knock_seconds);
                 self.answer_relay_request(id, seconds, via, context, now);
             }
+            TunnelMessage::AskAgain => self.hear_ask_again(now.instant),
             TunnelMessage::Moons { keys } => self.hear_moons(&keys, context, now.instant),
             TunnelMessage::RelayGrant {
                 id,

@@ -90,7 +90,9 @@ impl Engine {
             }
             let id = record.key;
             let resumed = self.with_peer(&id, now, |peer, context| {
-                peer.take_over(record, context, now)
+                let resumed = peer.take_over(record, context, now);
+                peer.tell_to_ask_again(context, now);
+                resumed
             });
             let resumed = resumed.unwrap_or(0);
             taken.peers += 1;

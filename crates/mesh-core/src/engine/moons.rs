@@ -592,6 +592,26 @@ impl Peer {
         }
     }
 
+    /// Has the clients of this node, if it is a moon, ask again: who went on with its sessions knows no tokens.
+    pub(super) fn tell_to_ask_again(&mut self, context: &mut Context, now: Now) {
+        if context.relay_server.is_some() && self.speaks_mesh() {
+            self.say(TunnelMessage::AskAgain, Sent::Probe, context, now);
+        }
+    }
+
+    /// The moon went on with the session, and has no token of ours.
+    pub(super) fn hear_ask_again(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client
+            && client
+                .noticed
+                .is_none_or(|at| now.saturating_since(at) >= RENEW_ON_NOTICE)
+        {
+            client.noticed = Some(now);
+            client.next = now;
+            client.repeat = REPEAT;
+        }
+    }
+
     /// Tells the peer which moons are near to this node, if there is traffic.
     pub(super) fn tell_moons(&mut self, context: &mut Context, now: Now) {
         let keys = context.moons.choice.near().to_vec();

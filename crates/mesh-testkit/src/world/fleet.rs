@@ -266,6 +266,17 @@ impl Fleet {
         self.notice(host);
     }
 
+    /// Upgrades a machine's agent: another process goes on with its sessions at once.
+    pub fn upgrade(&mut self, host: HostId) {
+        let handover = self.machines[host.0].hand_over(self.now);
+        self.machines[host.0].restart(self.now);
+        let members = Arc::clone(&self.machines[host.0].members);
+        self.take_roster(host, members);
+        let endpoints = self.underlay.endpoints(host);
+        self.machines[host.0].take_over(handover, endpoints, self.now);
+        self.drain(host);
+    }
+
     /// Sets a machine's wall clock.
     pub fn set_clock_ahead(&mut self, host: HostId, millis: i64) {
         self.machines[host.0].node.clock_ahead_millis = millis;

@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Carrier, Dial, Dialler, Event, Forwarded, Now, PathView, PeerState, PeerStory, Protocol,
-    Reason, Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
+    Carrier, Dial, Dialler, Event, Forwarded, Handover, Now, PathView, PeerState, PeerStory,
+    Protocol, Reason, Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 
@@ -75,6 +75,21 @@ impl Machine {
             self.begin_relaying();
         }
         self.running = true;
+    }
+
+    /// Ends its process in good order: what the next one goes on with.
+    pub(super) fn hand_over(&mut self, now: Now) -> Handover {
+        let clock = self.node.clock(now);
+        Handover::parse(&self.node.engine.hand_over(clock)).expect("as it was written")
+    }
+
+    /// Goes on with the sessions of the process before, and says where the machine is.
+    pub(super) fn take_over(&mut self, handover: Handover, endpoints: Vec<SocketAddr>, now: Now) {
+        let clock = self.node.clock(now);
+        let engine = &mut self.node.engine;
+        let taken = engine.take_over(handover, clock);
+        taken.expect("of the same machine, and from before");
+        engine.set_own_endpoints(endpoints, clock);
     }
 
     /// Takes a roster, whose members' machines have these keys and addresses.
