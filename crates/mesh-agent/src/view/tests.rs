@@ -195,10 +195,10 @@ fn a_state_follows_from_each_reason() {
     let galena = member("galena", Some(&seed()), Role::Peer);
     for reason in examples() {
         let expected = match place(reason) {
-            0..=10 => Connected,
-            11 => Idle,
-            12 => Connecting,
-            13..=21 => Unreachable,
+            0..=11 => Connected,
+            12 => Idle,
+            13 => Connecting,
+            14..=22 => Unreachable,
             _ => Unavailable,
         };
         let status = peer(&galena, Some(&link(reason)), &SCENE);
