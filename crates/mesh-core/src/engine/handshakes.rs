@@ -206,8 +206,9 @@ impl Peer {
         }
         if self.client.is_none() && !self.trial && self.is_wanted(now.instant) {
             context.moons.want(attempts > 0);
-            if attempts > 0 {
-                // Not by the moons either: UDP may have been lost since they were last asked.
+            if attempts > 1 {
+                // Not by the moons either: UDP may have been lost since they were last asked. (Who starts at
+                // the same time as this node answers the second.)
                 context.moons.doubt();
             }
         }

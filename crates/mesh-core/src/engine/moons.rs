@@ -51,8 +51,8 @@ const HASTE: Duration = Duration::from_secs(2);
 /// less than [`REPEAT`], when the engine looks again.
 const DOUBTED_AFTER: Duration = Duration::from_millis(900);
 
-/// How often a peer that does not answer can make us ask a moon.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How often a peer that does not answer can make us ask a moon, which answered the last time.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often a peer can make us ask another moon: one that names a new one all the time makes us send no more
 /// than it does.
