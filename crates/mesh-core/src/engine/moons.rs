@@ -276,6 +276,25 @@ impl Client {
         self.next
     }
 
+    /// Asks at once, and again soon if nothing comes.
+    const fn ask_now(&mut self, now: Instant) {
+        self.next = now;
+        self.repeat = REPEAT;
+    }
+
+    /// Asks at once for what somebody said or kept silent about, if that was not done in the last `every`; true if
+    /// it is now.
+    fn notice(&mut self, every: Duration, now: Instant) -> bool {
+        let lately = self
+            .noticed
+            .is_some_and(|at| now.saturating_since(at) < every);
+        if !lately {
+            self.noticed = Some(now);
+            self.ask_now(now);
+        }
+        !lately
+    }
+
     /// The token, if the moon relays.
     pub(super) fn token(&self) -> Option<u64> {
         self.granted.map(|(_, token)| token)
@@ -601,14 +620,8 @@ impl Peer {
 
     /// The moon went on with the session, and has no token of ours.
     pub(super) fn hear_ask_again(&mut self, now: Instant) {
-        if let Some(client) = &mut self.client
-            && client
-                .noticed
-                .is_none_or(|at| now.saturating_since(at) >= RENEW_ON_NOTICE)
-        {
-            client.noticed = Some(now);
-            client.next = now;
-            client.repeat = REPEAT;
+        if let Some(client) = &mut self.client {
+            client.notice(RENEW_ON_NOTICE, now);
         }
     }
 
@@ -816,20 +829,12 @@ impl Peer {
 
     /// The moon does not know our token: it was started anew, or sees us at another address.
     pub(super) fn ask_moon_again(&mut self, now: Instant) {
-        let Some(client) = &mut self.client else {
-            return;
-        };
-        let lately = client
-            .noticed
-            .is_some_and(|at| now.saturating_since(at) < RENEW_ON_NOTICE);
-        if lately {
-            return;
+        if let Some(client) = &mut self.client
+            && client.notice(RENEW_ON_NOTICE, now)
+        {
+            // Who was started anew knows no session either.
+            self.begin(now);
         }
-        client.noticed = Some(now);
-        client.next = now;
-        client.repeat = REPEAT;
-        // Who was started anew knows no session either.
-        self.begin(now);
     }
 
     /// Somebody is reached by no way: if the moon is gone, that is to be known before its next turn.
@@ -837,13 +842,8 @@ impl Peer {
         if let Some(client) = &mut self.client
             && client.granted.is_some()
             && client.asked_since.is_none()
-            && client
-                .noticed
-                .is_none_or(|at| now.saturating_since(at) >= CHECK_EVERY)
         {
-            client.noticed = Some(now);
-            client.next = now;
-            client.repeat = REPEAT;
+            client.notice(CHECK_EVERY, now);
         }
     }
 
@@ -860,8 +860,7 @@ impl Peer {
     /// This node has another address: its tokens do not count from there.
     pub(super) fn renew_grant(&mut self, now: Instant) {
         if let Some(client) = &mut self.client {
-            client.next = now;
-            client.repeat = REPEAT;
+            client.ask_now(now);
         }
     }
 
