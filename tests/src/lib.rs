@@ -8,6 +8,7 @@ pub mod page;
 
 use std::time::Duration;
 
+use mesh_api::PeerStatus;
 use mesh_lab::{Fleet, program_under_test, sandbox};
 
 /// How long what is expected may take, where no budget is asserted.
@@ -76,6 +77,20 @@ pub fn assert_reaches(fleet: &Fleet, from: &str, to: &str) {
 pub fn assert_does_not_reach(fleet: &Fleet, from: &str, to: &str) {
     let answer = fleet.ping(from, to, SHORT).expect("a working socket");
     assert_eq!(answer, None, "{from} reaches {to}");
+}
+
+/// What `of` says of its peer `name`.
+///
+/// # Panics
+///
+/// It does not answer, or has no such peer.
+pub fn peer(fleet: &Fleet, of: &str, name: &str) -> PeerStatus {
+    let status = fleet.status(of).expect("a status");
+    let found = status
+        .peers
+        .into_iter()
+        .find(|peer| peer.name.as_str() == name);
+    found.expect("a peer of this name")
 }
 
 /// Starts controller and agents, and waits until all agents are admitted.

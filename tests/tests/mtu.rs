@@ -10,9 +10,9 @@ use std::{
     thread,
 };
 
-use mesh_api::{PathKind, PeerStatus};
+use mesh_api::PathKind;
 use mesh_lab::{Fleet, Lab, Router, SiteId, wait_until};
-use mesh_tests::{PATIENCE, assert_reaches, fleet, start};
+use mesh_tests::{PATIENCE, assert_reaches, fleet, peer, start};
 
 /// What is sent each way, in bytes: some hundred full segments.
 const TRANSFER_BYTES: usize = 1_000_000;
@@ -20,15 +20,6 @@ const TRANSFER_BYTES: usize = 1_000_000;
 /// cinnabar, which relays, galena, and pyrite.
 fn three() -> Option<Fleet> {
     fleet(&["cinnabar", "galena", "pyrite"])
-}
-
-fn peer(fleet: &Fleet, of: &str, name: &str) -> PeerStatus {
-    let status = fleet.status(of).unwrap();
-    let found = status
-        .peers
-        .into_iter()
-        .find(|peer| peer.name.as_str() == name);
-    found.unwrap()
 }
 
 /// Waits until a straight way is found to carry what a network of `outside` bytes does.

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_api::{PathKind, PeerStatus};
+use mesh_api::PathKind;
 use mesh_lab::{Fleet, Lab, Router, wait_until};
 use mesh_testkit::world::{
     Dependence, Verdict,
     reference::{Side, punch},
 };
-use mesh_tests::{PATIENCE, assert_does_not_reach, assert_reaches, fleet};
+use mesh_tests::{PATIENCE, assert_does_not_reach, assert_reaches, fleet, peer};
 
 /// What a straight way may take after the first answer (issue: 1 s), and a moment for who looks.
 const STRAIGHT: Duration = Duration::from_millis(1500);
@@ -48,15 +48,6 @@ fn start(fleet: &mut Fleet) {
     for name in ["galena", "pyrite"] {
         assert_reaches(fleet, name, "cinnabar");
     }
-}
-
-fn peer(fleet: &Fleet, of: &str, name: &str) -> PeerStatus {
-    let status = fleet.status(of).unwrap();
-    let found = status
-        .peers
-        .into_iter()
-        .find(|peer| peer.name.as_str() == name);
-    found.unwrap()
 }
 
 /// The address at which pyrite reaches galena.

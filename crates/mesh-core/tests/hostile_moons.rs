@@ -4,11 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use mesh_core::{Refusal, RelayLimits, RelayServer, Remote};
-use mesh_testkit::{Network, packets};
+use mesh_testkit::Network;
 use mesh_wire::{
     relay::{Header, MemberTag, Notice, emit_notice},
-    tunnel::{self, RelayRefused, TunnelMessage},
-    wireguard::{DATA_HEADER_BYTES, data_message_bytes},
+    tunnel::{RelayRefused, TunnelMessage},
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -65,17 +64,7 @@ fn is_open(network: &Network) -> bool {
 
 /// Says something to the client inside the moon's session.
 fn say(network: &mut Network, message: TunnelMessage) {
-    let packet = tunnel::emit(message, Network::agent_address());
-    let (own, target) = (network.nodes[MOON].address, network.nodes[CLIENT].address);
-    let any = packets::ipv6(own, target, b"any");
-    let route = network.nodes[MOON].forwarding.route(&any).unwrap();
-    let mut frame = vec![0; data_message_bytes(packet.len())];
-    frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(&packet);
-    let length = route
-        .seal(&mut frame, packet.len(), network.now.instant)
-        .unwrap();
-    frame.truncate(length);
-    network.inject(CLIENT, network.nodes[MOON].endpoint, frame);
+    network.say(MOON, CLIENT, message);
 }
 
 /// A frame to the client which says that it is of this machine.

@@ -9,12 +9,9 @@ use std::{
 };
 
 use mesh_core::{Protocol, Remote};
-use mesh_testkit::{Network, packets};
+use mesh_testkit::Network;
 use mesh_types::WireguardPublicKey;
-use mesh_wire::{
-    tunnel::{self, TunnelMessage},
-    wireguard::{DATA_HEADER_BYTES, data_message_bytes},
-};
+use mesh_wire::tunnel::TunnelMessage;
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -67,17 +64,7 @@ fn watched(seed: u8, count: u8) -> Network {
 
 /// Says something to the victim inside the liar's session.
 fn say(network: &mut Network, message: TunnelMessage) {
-    let packet = tunnel::emit(message, Network::agent_address());
-    let (own, target) = (network.nodes[LIAR].address, network.nodes[VICTIM].address);
-    let any = packets::ipv6(own, target, b"any");
-    let route = network.nodes[LIAR].forwarding.route(&any).unwrap();
-    let mut frame = vec![0; data_message_bytes(packet.len())];
-    frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(&packet);
-    let length = route
-        .seal(&mut frame, packet.len(), network.now.instant)
-        .unwrap();
-    frame.truncate(length);
-    network.inject(VICTIM, network.nodes[LIAR].endpoint, frame);
+    network.say(LIAR, VICTIM, message);
 }
 
 /// Datagrams that the victim sent to each address where nobody is, and their bytes.

@@ -8,7 +8,10 @@ use mesh_core::{
     Event, Handover, Now, Protocol, Remote, TakeOverError, TakenOver, Transmit, WallTime,
 };
 use mesh_types::{Instant, WireguardPublicKey};
-use mesh_wire::wireguard::DataHeader;
+use mesh_wire::{
+    tunnel::{self, TunnelMessage},
+    wireguard::{DATA_HEADER_BYTES, DataHeader, data_message_bytes},
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -198,6 +201,21 @@ impl Network {
         } else {
             self.cut.insert(i);
         }
+    }
+
+    /// Has machine `from` say something to machine `to` inside their session, whatever its engine would say.
+    pub fn say(&mut self, from: usize, to: usize, message: TunnelMessage) {
+        let packet = tunnel::emit(message, Self::agent_address());
+        let (own, target) = (self.nodes[from].address, self.nodes[to].address);
+        let any = packets::ipv6(own, target, b"any");
+        let route = self.nodes[from].forwarding.route(&any).expect("a session");
+        let mut frame = vec![0; data_message_bytes(packet.len())];
+        frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()].copy_from_slice(&packet);
+        let length = route
+            .seal(&mut frame, packet.len(), self.now.instant)
+            .expect("a session in use");
+        frame.truncate(length);
+        self.inject(to, self.nodes[from].endpoint, frame);
     }
 
     /// Puts a datagram into machine `i` at once, as if it came from `from`.
