@@ -10,7 +10,7 @@ use std::{
 
 use mesh_inventory::{inventory::parse_rate, roster::Signer};
 use mesh_os::paths;
-use mesh_os::resolver::Choice;
+use mesh_os::{resolver::Choice, tun::Offload};
 use mesh_types::{MachineName, NetworkId, Serial};
 use serde::Deserialize;
 use toml::de::DeTable;
@@ -21,7 +21,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "network",
     "signers",
     "controllers",
@@ -40,6 +40,7 @@ const KEYS: [&str; 18] = [
     "relay_listen",
     "relay_rate",
     "port_mapping",
+    "offload",
 ];
 
 /// What the file must say.
@@ -94,6 +95,8 @@ pub struct Config {
     pub relay_rate: Option<u64>,
     /// `port_mapping`: whether the router is asked for a port by PCP, NAT-PMP or UPnP. Default true.
     pub port_mapping: bool,
+    /// `offload`: what the TUN device does in the kernel's place. Default: as much as the kernel offers.
+    pub offload: Offload,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -164,6 +167,7 @@ struct Raw {
     relay_listen: Option<String>,
     relay_rate: Option<Rate>,
     port_mapping: Option<bool>,
+    offload: Option<String>,
 }
 
 /// Bytes a second, as a number or with a unit.
@@ -290,6 +294,11 @@ impl File<'_> {
                 .map(|rate| self.parse_rate("relay_rate", &rate))
                 .transpose()?,
             port_mapping: raw.port_mapping.unwrap_or(true),
+            offload: raw
+                .offload
+                .map(|offload| self.parse_one("offload", &offload))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 

@@ -71,8 +71,10 @@ impl Device {
     ) -> Result<Self, OpenDeviceError> {
         let (tun, is_new) = inheritance.tun(config)?;
         match is_new {
-            true => info!(interface = tun.name(), "interface made"),
-            false => info!(interface = tun.name(), "went on with the interface"),
+            true => info!(interface = tun.name(), offload = %tun.offload(), "interface made"),
+            false => {
+                info!(interface = tun.name(), offload = %tun.offload(), "went on with the interface");
+            }
         }
         let failed = |source| OpenDeviceError::Configure {
             interface: config.interface.clone(),

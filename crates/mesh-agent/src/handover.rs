@@ -60,10 +60,10 @@ impl Inheritance {
     /// The device of the last process if it is the one that is configured, else a new one; and whether it is
     /// new.
     pub(crate) fn tun(&mut self, config: &Config) -> Result<(Tun, bool), CreateTunError> {
-        if let Some(tun) = self.adopt(TUN, |fd| Tun::adopt(fd, &config.interface)) {
+        if let Some(tun) = self.adopt(TUN, |fd| Tun::adopt(fd, &config.interface, config.offload)) {
             return Ok((tun, false));
         }
-        let tun = Tun::create(&config.interface)?;
+        let tun = Tun::create(&config.interface, config.offload)?;
         self.keep(TUN, &tun);
         Ok((tun, true))
     }

@@ -1,24 +1,67 @@
 //! The TUN device: packets between this process and the kernel's network stack.
 //!
 //! [`Tun::recv`] fills a [`PacketBatch`] with what is there; [`Tun::send`] takes any number of packets.
-//! Offloads and several queues change the inside of these two calls only.
+//! Whether several cross into the kernel in one call ([`Offload`]) is not seen outside of these two.
 //!
 //! What a system asks of its device is in a module of its own: `linux` opens `/dev/net/tun`, `darwin`
 //! asks the `utun` control.
 
-use std::io;
+use std::{fmt, io, str::FromStr};
 
 mod batch;
 #[cfg(target_os = "macos")]
 mod darwin;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod offload;
 
 pub use batch::PacketBatch;
 #[cfg(target_os = "macos")]
 pub use darwin::Tun;
 #[cfg(target_os = "linux")]
 pub use linux::Tun;
+
+/// What a device does in the kernel's place. What of it the kernel offers is found when the device is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offload {
+    /// Nothing: a packet a call. There is no more on macOS.
+    None,
+    /// TCP comes and goes in pieces of up to 64 KiB.
+    Tcp,
+    /// UDP, too, where there is much of one length (Linux 6.2).
+    #[default]
+    TcpAndUdp,
+}
+
+impl Offload {
+    const ALL: [(Self, &str); 3] = [
+        (Self::None, "none"),
+        (Self::Tcp, "tcp"),
+        (Self::TcpAndUdp, "tcp-and-udp"),
+    ];
+}
+
+impl fmt::Display for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(offload, _)| offload == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+/// The text names no offload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("say `tcp-and-udp`, `tcp` or `none`")]
+pub struct ParseOffloadError;
+
+impl FromStr for Offload {
+    type Err = ParseOffloadError;
+
+    fn from_str(text: &str) -> Result<Self, ParseOffloadError> {
+        let named = Self::ALL.iter().find(|(_, name)| *name == text);
+        named.map(|(offload, _)| *offload).ok_or(ParseOffloadError)
+    }
+}
 
 /// Why a TUN device was not made.
 #[derive(Debug, thiserror::Error)]

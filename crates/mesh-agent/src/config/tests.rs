@@ -29,6 +29,7 @@ fn three_keys_are_enough() {
     assert_eq!(config.resolver, Choice::Auto);
     assert_eq!((config.relay_listen, config.relay_rate), (None, None));
     assert!(config.port_mapping);
+    assert_eq!(config.offload, Offload::TcpAndUdp);
 }
 
 #[test]
@@ -51,6 +52,7 @@ resolver = "hosts"
 relay_listen = "[::]:443"
 relay_rate = "10MiB"
 port_mapping = false
+offload = "tcp"
 "#
     ))
     .unwrap();
@@ -65,6 +67,7 @@ port_mapping = false
     assert_eq!(config.relay_listen, Some("[::]:443".parse().unwrap()));
     assert_eq!(config.relay_rate, Some(10 << 20));
     assert!(!config.port_mapping);
+    assert_eq!(config.offload, Offload::Tcp);
 }
 
 #[test]

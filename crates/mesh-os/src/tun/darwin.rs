@@ -15,7 +15,7 @@ use nix::{
     sys::uio::{readv, writev},
 };
 
-use super::{CreateTunError, PacketBatch};
+use super::{CreateTunError, Offload, PacketBatch};
 use crate::darwin::{
     ioctl::{self, GET_CONTROL_ID, NAME_BYTES},
     sockaddr, utun,
@@ -40,7 +40,7 @@ impl Tun {
     /// # Errors
     ///
     /// [`CreateTunError`].
-    pub fn create(name: &str) -> Result<Self, CreateTunError> {
+    pub fn create(name: &str, _: Offload) -> Result<Self, CreateTunError> {
         let unit = utun::unit(name).ok_or_else(|| CreateTunError::Name {
             name: name.to_owned(),
             rule: NAME_RULE,
@@ -76,7 +76,7 @@ impl Tun {
     ///
     /// It is no `utun`, or has another number. Then `fd` is closed, and if that was the last of its copies
     /// the interface goes with it.
-    pub fn adopt(fd: OwnedFd, name: &str) -> io::Result<Self> {
+    pub fn adopt(fd: OwnedFd, name: &str, _: Offload) -> io::Result<Self> {
         let found = interface_name(&fd)?;
         let wanted = utun::unit(name).is_some_and(|unit| unit == 0 || found == name);
         if !wanted || utun::unit(&found).is_none() {
@@ -90,6 +90,11 @@ impl Tun {
             name: found,
             index,
         })
+    }
+
+    /// What it does in the kernel's place: nothing.
+    pub fn offload(&self) -> Offload {
+        Offload::None
     }
 
     /// Its name.

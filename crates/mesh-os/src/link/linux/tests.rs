@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     link::{InterfaceConfig, NetworkChanges},
     poll::{Wake, wait_readable},
-    tun::{PacketBatch, Tun},
+    tun::{Offload, PacketBatch, Tun},
 };
 
 /// Runs `test` in an empty network namespace; skips it where none can be made.
@@ -36,7 +36,7 @@ fn config(addresses: &[&str], routes: &[&str]) -> InterfaceConfig {
 #[test]
 fn an_interface_gets_exactly_its_configuration_and_vanishes_with_its_owner() {
     in_namespace(|| {
-        let tun = Tun::create("mesh%d").unwrap();
+        let tun = Tun::create("mesh%d", Offload::default()).unwrap();
         assert_eq!(tun.name(), "mesh0");
         let mut links = Links::open().unwrap();
         let first = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
@@ -72,7 +72,7 @@ fn an_interface_gets_exactly_its_configuration_and_vanishes_with_its_owner() {
 fn an_address_can_be_bound_at_once() {
     in_namespace(|| {
         for attempt in 0..20 {
-            let tun = Tun::create("mesh0").unwrap();
+            let tun = Tun::create("mesh0", Offload::default()).unwrap();
             let only = config(&["fd01::1"], &["fd01::/48"]);
             Links::open()
                 .unwrap()
@@ -86,7 +86,7 @@ fn an_address_can_be_bound_at_once() {
 #[test]
 fn packets_pass_between_the_kernel_and_the_device() {
     in_namespace(|| {
-        let tun = Tun::create("mesh0").unwrap();
+        let tun = Tun::create("mesh0", Offload::default()).unwrap();
         let only = config(&["fd01::1"], &["fd01::/48"]);
         Links::open()
             .unwrap()
@@ -139,8 +139,8 @@ fn swapped(packet: &[u8]) -> Vec<u8> {
 #[test]
 fn an_interface_name_in_use_is_said_so() {
     in_namespace(|| {
-        let _tun = Tun::create("mesh0").unwrap();
-        let error = Tun::create("mesh0").unwrap_err();
+        let _tun = Tun::create("mesh0", Offload::default()).unwrap();
+        let error = Tun::create("mesh0", Offload::default()).unwrap_err();
         assert!(
             matches!(error, crate::tun::CreateTunError::InUse(_)),
             "{error}"
@@ -156,7 +156,7 @@ fn a_change_is_heard_once() {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let tun = Tun::create("mesh0").unwrap();
+            let tun = Tun::create("mesh0", Offload::default()).unwrap();
             let mut links = Links::open().unwrap();
             let mut changes = NetworkChanges::new().unwrap();
             let deadline = Duration::from_secs(5);
@@ -187,7 +187,7 @@ fn a_change_is_heard_once() {
 #[test]
 fn what_an_interface_lost_by_going_down_is_noticed_when_it_is_up_again() {
     in_namespace(|| {
-        let tun = Tun::create("mesh0").unwrap();
+        let tun = Tun::create("mesh0", Offload::default()).unwrap();
         let wanted = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
         let mut links = Links::open().unwrap();
         links.configure(tun.index(), &wanted).unwrap();
@@ -248,7 +248,7 @@ fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
         let world: IpNet = "0.0.0.0/0".parse().unwrap();
         let router: Ipv4Addr = "192.168.7.1".parse().unwrap();
         links.add_route_via(index, world, router.into()).unwrap();
-        let tun = Tun::create("vpn0").unwrap();
+        let tun = Tun::create("vpn0", Offload::default()).unwrap();
         let halves = config(&["10.9.0.2"], &["0.0.0.0/1", "128.0.0.0/1", "10.9.0.0/16"]);
         links.configure(tun.index(), &halves).unwrap();
         let found = links.router().unwrap().unwrap();
