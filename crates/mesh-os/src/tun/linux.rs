@@ -239,11 +239,23 @@ impl AsFd for Tun {
 fn ask_for(fd: &OwnedFd, most: Offload) -> io::Result<Offload> {
     let header_bytes = libc::c_int::try_from(HEADER_BYTES).expect("ten");
     // SAFETY: TUNSETVNETHDRSZ reads the number that it is given, which outlives the call.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const header_bytes) };
+    let result = unsafe {
+        libc::ioctl(
+            fd.as_raw_fd(),
+            libc::TUNSETVNETHDRSZ,
+            &raw const header_bytes,
+        )
+    };
     Errno::result(result)?;
     let asked = |leaves: libc::c_uint| {
         // SAFETY: TUNSETOFFLOAD takes a number and no pointer.
-        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(leaves)) };
+        let result = unsafe {
+            libc::ioctl(
+                fd.as_raw_fd(),
+                libc::TUNSETOFFLOAD,
+                libc::c_ulong::from(leaves),
+            )
+        };
         Errno::result(result).map(drop)
     };
     if most == Offload::TcpAndUdp && asked(LEAVES_CHECKSUMS | LEAVES_TCP | LEAVES_UDP).is_ok() {

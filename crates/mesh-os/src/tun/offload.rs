@@ -8,8 +8,8 @@ mod join;
 mod split;
 mod transport;
 
-use header::Header;
 pub(super) use header::BYTES as HEADER_BYTES;
+use header::Header;
 pub(super) use join::Joiner;
 use split::{Split, complete};
 

@@ -68,7 +68,10 @@ impl<'p> Joiner<'p> {
             return write_one(packet, write);
         };
         let joins = self.is_joined(transport, packet);
-        let found = self.runs.iter().position(|run| run.is_of(transport, packet));
+        let found = self
+            .runs
+            .iter()
+            .position(|run| run.is_of(transport, packet));
         if let Some(found) = found {
             let run = &mut self.runs[found];
             if joins && run.is_followed_by(transport, packet) && run.take(packet) {
@@ -157,10 +160,7 @@ impl<'p> Run<'p> {
             // Where packets may be cut, their numbers matter and count up; else they are anything.
             let may_be_cut = self.header[6] & 0x40 == 0;
             let id = number(&self.header, 4) + count & 0xffff;
-            same(0..2)
-                && same(6..10)
-                && same(20..start)
-                && (!may_be_cut || number(packet, 4) == id)
+            same(0..2) && same(6..10) && same(20..start) && (!may_be_cut || number(packet, 4) == id)
         } else {
             same(0..4) && same(6..8)
         };

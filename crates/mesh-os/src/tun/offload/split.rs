@@ -44,7 +44,11 @@ impl Split {
             true => usize::from(packet[0] & 0xf) * 4,
             false => 40,
         };
-        let follows = if is_ipv4 { start == ip_bytes } else { start >= ip_bytes };
+        let follows = if is_ipv4 {
+            start == ip_bytes
+        } else {
+            start >= ip_bytes
+        };
         if ip_bytes < 20 || !follows {
             return Err(Misfit);
         }
@@ -89,7 +93,8 @@ impl Split {
         }
         if transport.protocol == TCP {
             let at = transport.start + 4;
-            let first = u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+            let first =
+                u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
             let sequence = first.wrapping_add(u32::try_from(before).expect("at most 64 KiB"));
             header[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
             let flags = &mut header[transport.start + flags::AT];
@@ -117,7 +122,11 @@ pub(super) fn complete(packet: &mut [u8], header: Header) -> Result<(), Misfit> 
     let checksum = Sum::default().add(covered).checksum();
     let place = covered.get_mut(at..at + 2).ok_or(Misfit)?;
     // Only UDP's is there.
-    let protocol = if at == super::transport::UDP_CHECKSUM { UDP } else { TCP };
+    let protocol = if at == super::transport::UDP_CHECKSUM {
+        UDP
+    } else {
+        TCP
+    };
     place.copy_from_slice(&nonzero(protocol, checksum));
     Ok(())
 }

@@ -23,7 +23,13 @@ use crate::{
 const PACKET_BYTES_MAX: usize = 9_000;
 
 /// A large packet as the kernel hands it over: lengths of the whole, and no checksum but the pseudo-header's sum.
-fn large(is_ipv4: bool, protocol: u8, payload: &[u8], payload_bytes: u16, tcp_flags: u8) -> Vec<u8> {
+fn large(
+    is_ipv4: bool,
+    protocol: u8,
+    payload: &[u8],
+    payload_bytes: u16,
+    tcp_flags: u8,
+) -> Vec<u8> {
     let mut packet = if is_ipv4 {
         let mut header = vec![0x45, 0, 0, 0, 0xff, 0xff, 0x40, 0, 64, protocol, 0, 0];
         header.extend([10, 0, 0, 1, 10, 0, 0, 2]);
@@ -115,7 +121,9 @@ fn is_whole(packet: &[u8]) -> bool {
 }
 
 fn payload(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect()
+    (0..length)
+        .map(|at| u8::try_from(at % 251).unwrap())
+        .collect()
 }
 
 #[test]
@@ -130,11 +138,20 @@ fn a_large_packet_becomes_what_its_connection_would_have_sent() {
     assert_eq!(packets[1][33], flags::ACK);
     assert_eq!(last[33], flags::ACK | flags::PSH | flags::FIN);
     // The numbers go round.
-    assert_eq!((&first[4..6], &packets[1][4..6]), (&[0xff; 2][..], &[0; 2][..]));
+    assert_eq!(
+        (&first[4..6], &packets[1][4..6]),
+        (&[0xff; 2][..], &[0; 2][..])
+    );
     assert_eq!(first[24..28], [0xff, 0xff, 0xf0, 0x00]);
-    assert_eq!(packets[2][24..28], 0xffff_f000_u32.wrapping_add(2_000).to_be_bytes());
+    assert_eq!(
+        packets[2][24..28],
+        0xffff_f000_u32.wrapping_add(2_000).to_be_bytes()
+    );
     assert_eq!(last.len(), 52 + 500);
-    let payloads: Vec<u8> = packets.iter().flat_map(|packet| packet[52..].to_vec()).collect();
+    let payloads: Vec<u8> = packets
+        .iter()
+        .flat_map(|packet| packet[52..].to_vec())
+        .collect();
     assert_eq!(payloads, data);
 }
 
@@ -152,7 +169,11 @@ fn what_the_kernel_says_wrongly_is_dropped() {
     assert_eq!(with(6, 41), 0, "TCP at another place");
     assert_eq!(with(7, 0xff), 0, "TCP behind the end");
     assert_eq!(with(HEADER_BYTES, 0x10), 0, "no IP");
-    assert_eq!(with(HEADER_BYTES + 40 + 12, 0x40), 0, "a TCP header of 16 bytes");
+    assert_eq!(
+        with(HEADER_BYTES + 40 + 12, 0x40),
+        0,
+        "a TCP header of 16 bytes"
+    );
     let mut endless = good.clone();
     endless[4..6].fill(0);
     assert_eq!(cut(&endless).len(), 0, "packets without payload");
@@ -171,26 +192,37 @@ fn only_what_follows_is_joined() {
     let changed = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
         let mut packets = packets.clone();
         change(&mut packets[index]);
-        if let Some(transport) = Transport::of(&packets[index]) {
-            let bytes = packets[index].len();
-            transport.set_lengths(&mut packets[index], bytes);
-            transport.set_checksum(&mut packets[index]);
-        }
+        let transport = Transport::at(&packets[index], true, 20, TCP).unwrap();
+        let bytes = packets[index].len();
+        transport.set_lengths(&mut packets[index], bytes);
+        transport.set_checksum(&mut packets[index]);
         count(&packets)
     };
     assert_eq!(changed(2, &|_| {}), 1);
-    assert_eq!(changed(2, &|packet| packet[1] = 3), 3, "another traffic class: 2, 1, 2");
+    assert_eq!(
+        changed(2, &|packet| packet[1] = 3),
+        3,
+        "another traffic class: 2, 1, 2"
+    );
     assert_eq!(changed(2, &|packet| packet[8] = 9), 3, "another hop limit");
     assert_eq!(changed(2, &|packet| packet[35] = 9), 3, "another window");
     assert_eq!(changed(2, &|packet| packet[33] |= flags::PSH), 2, "3, 2");
     assert_eq!(changed(2, &|packet| packet[33] |= flags::FIN), 3, "2, 1, 2");
     assert_eq!(changed(2, &|packet| packet[27] ^= 1), 3, "another sequence");
-    assert_eq!(changed(2, &|packet| packet.truncate(600)), 2, "a short one ends");
+    assert_eq!(
+        changed(2, &|packet| packet.truncate(600)),
+        2,
+        "a short one ends"
+    );
     assert_eq!(changed(2, &|packet| packet[6] = 0x20), 3, "a fragment");
     let mut damaged = packets.clone();
     damaged[2][100] ^= 1;
     let writes = joined(&damaged, true);
-    assert!(writes.iter().any(|write| write[HEADER_BYTES..] == damaged[2][..]));
+    assert!(
+        writes
+            .iter()
+            .any(|write| write[HEADER_BYTES..] == damaged[2][..])
+    );
     let mut swapped = packets.clone();
     swapped.swap(1, 3);
     assert_eq!(joined(&swapped, true).len(), 5);
@@ -208,7 +240,11 @@ fn connections_side_by_side_are_joined_each_in_its_order() {
     let mixed: Vec<_> = (0..4)
         .flat_map(|index| flows.iter().map(move |flow| flow[index].clone()))
         .collect();
-    assert_eq!(joined(&mixed[..8 * 4], true).len(), 32, "ten at once are too many");
+    assert_eq!(
+        joined(&mixed[..8 * 4], true).len(),
+        32,
+        "ten at once are too many"
+    );
     let eight: Vec<_> = (0..4)
         .flat_map(|index| flows[..8].iter().map(move |flow| flow[index].clone()))
         .collect();
@@ -285,12 +321,16 @@ fn in_network<T: Send + 'static>(
             let config = InterfaceConfig {
                 mtu: 1_400,
                 addresses: addresses(side).to_vec(),
-                routes: vec![
+                routes: [
                     ("10.9.0.0/16".parse().unwrap(), 1_400),
                     ("fd01::/48".parse().unwrap(), 1_400),
-                ],
+                ]
+                .into(),
             };
-            Links::open().unwrap().configure(tun.index(), &config).unwrap();
+            Links::open()
+                .unwrap()
+                .configure(tun.index(), &config)
+                .unwrap();
             give.send(tun).unwrap();
             act()
         })
@@ -305,7 +345,12 @@ fn in_network<T: Send + 'static>(
 }
 
 /// Carries packets from one device to the other; returns how many, and in how many batches.
-fn carry(from: &Tun, to: &Tun, stop: &Wake, stopped: &std::sync::atomic::AtomicBool) -> (usize, usize) {
+fn carry(
+    from: &Tun,
+    to: &Tun,
+    stop: &Wake,
+    stopped: &std::sync::atomic::AtomicBool,
+) -> (usize, usize) {
     let mut batch = PacketBatch::new(64, 1_400, 0, 0);
     let (mut packets, mut batches) = (0, 0);
     while !stopped.load(std::sync::atomic::Ordering::Acquire) {
@@ -337,7 +382,9 @@ fn transfer(here: Offload, there: Offload) -> Option<(usize, usize)> {
     let receive = move || {
         let listeners = addresses(THERE).map(|address| TcpListener::bind((address, PORT)).unwrap());
         let socket = UdpSocket::bind((addresses(THERE)[0], PORT)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         ready.send(()).unwrap();
         for listener in listeners {
             let (mut stream, _) = listener.accept().unwrap();
@@ -354,21 +401,28 @@ fn transfer(here: Offload, there: Offload) -> Option<(usize, usize)> {
     };
     let send = move || {
         for address in addresses(THERE) {
-            let mut stream =
-                TcpStream::connect_timeout(&SocketAddr::new(address, PORT), Duration::from_secs(20))
-                    .unwrap();
+            let mut stream = TcpStream::connect_timeout(
+                &SocketAddr::new(address, PORT),
+                Duration::from_secs(20),
+            )
+            .unwrap();
             stream.write_all(&data()).unwrap();
         }
         let socket = UdpSocket::bind((addresses(HERE)[0], 0)).unwrap();
         let datagrams = [payload(1_000), payload(1_000), payload(1_000), payload(10)].concat();
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::UdpGsoSegment, &1_000)
             .unwrap();
-        socket.send_to(&datagrams, (addresses(THERE)[0], PORT)).unwrap();
+        socket
+            .send_to(&datagrams, (addresses(THERE)[0], PORT))
+            .unwrap();
     };
     let (there, receiving) = in_network(THERE, there, receive)?;
     is_ready.recv().unwrap();
     let (here, sending) = in_network(HERE, here, send)?;
-    let (stop, stopped) = (Wake::new().unwrap(), std::sync::atomic::AtomicBool::new(false));
+    let (stop, stopped) = (
+        Wake::new().unwrap(),
+        std::sync::atomic::AtomicBool::new(false),
+    );
     thread::scope(|scope| {
         let forth = scope.spawn(|| carry(&here, &there, &stop, &stopped));
         let back = scope.spawn(|| carry(&there, &here, &stop, &stopped));

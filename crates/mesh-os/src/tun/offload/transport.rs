@@ -69,7 +69,11 @@ impl Transport {
             UDP => UDP_BYTES,
             _ => return None,
         };
-        let least = if protocol == TCP { TCP_BYTES } else { UDP_BYTES };
+        let least = if protocol == TCP {
+            TCP_BYTES
+        } else {
+            UDP_BYTES
+        };
         (bytes >= least && header.len() >= bytes).then_some(Self {
             is_ipv4,
             protocol,
@@ -80,7 +84,11 @@ impl Transport {
 
     /// Where the checksum is, from where the header begins.
     pub(super) const fn checksum_offset(self) -> usize {
-        if self.protocol == TCP { TCP_CHECKSUM } else { UDP_CHECKSUM }
+        if self.protocol == TCP {
+            TCP_CHECKSUM
+        } else {
+            UDP_CHECKSUM
+        }
     }
 
     /// The sum of the pseudo-header of so many bytes of header and payload.
