@@ -220,6 +220,26 @@ impl Overlay {
         });
     }
 
+    /// Looks for the clients that this machine relayed for before it was started anew, where they were.
+    pub(crate) fn recall_clients(&self, clients: &BTreeMap<MachineName, SocketAddr>) {
+        self.with(|state, now| {
+            let clients = clients.iter();
+            let known: Vec<_> = clients
+                .filter_map(|(name, at)| Some((state.directory.key(name)?, *at)))
+                .collect();
+            state.engine.recall_clients(known, now);
+        });
+    }
+
+    /// Where those are that this machine relays for.
+    pub(crate) fn clients(&self) -> BTreeMap<MachineName, SocketAddr> {
+        let state = self.lock();
+        let clients = state.engine.clients(clock::now()).into_iter();
+        clients
+            .filter_map(|(key, at)| Some((state.directory.name(&key)?.clone(), at)))
+            .collect()
+    }
+
     /// Probes every peer, and says how many there are.
     pub(crate) fn probe_all(&self) -> u64 {
         self.with(|state, now| {

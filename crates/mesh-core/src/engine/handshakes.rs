@@ -215,7 +215,9 @@ impl Peer {
                 context.moons.doubt();
             }
         }
-        if (targets.is_empty() || attempts > 0) && !self.paths.is_relay_only() {
+        // Who had this node for a moon knows where that is, and asks by itself.
+        let recalled = self.trial && !context.moons.choice.is_known(self.link.peer.as_bytes());
+        if (targets.is_empty() || attempts > 0) && !self.paths.is_relay_only() && !recalled {
             context
                 .output
                 .event(Event::NeedEndpoints { peer: self.key() });

@@ -545,7 +545,7 @@ impl Peer {
     }
 
     /// It did not answer; nobody else wants it.
-    fn give_up_trial(&mut self, context: &mut Context) {
+    pub(super) fn give_up_trial(&mut self, context: &mut Context) {
         if std::mem::take(&mut self.trial) {
             self.rest(context);
         }
