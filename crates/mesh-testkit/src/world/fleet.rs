@@ -619,6 +619,8 @@ impl Fleet {
                 .send_second(host, to, data.to_vec(), self.now.instant);
         } else if event == Event::Measured {
             self.underlay.close_second(host);
+        } else if event == Event::MoonsWanted {
+            self.machines[host.0].want_moons(self.now);
         }
     }
 

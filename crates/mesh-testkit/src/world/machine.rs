@@ -164,6 +164,11 @@ impl Machine {
         self.node.engine.set_streams(other, streams, clock);
     }
 
+    /// Wants a moon for somebody.
+    pub(super) fn want_moons(&mut self, now: Now) {
+        self.dialler.want(now.instant);
+    }
+
     /// Has a stream to a moon.
     pub(super) fn opened(&mut self, moon: &WireguardPublicKey, carrier: Carrier, now: Now) {
         self.dialler.opened(moon, carrier, now.instant);
