@@ -188,7 +188,7 @@ fn who_is_sent_a_frame_is_looked_for_at_once_and_no_oftener() {
     moon.recall_all();
     moon.run_for(Duration::ZERO);
     // Not among the first by the order of keys.
-    let mut by_key: Vec<_> = (0..).zip(&moon.members).collect();
+    let mut by_key: Vec<_> = (0..).zip(moon.members.clone()).collect();
     by_key.sort_unstable_by_key(|(_, key)| *key.as_bytes());
     let sought: u32 = by_key[900].0;
     assert_eq!(moon.frame_to(sought), [at(sought)]);

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(step, Some(Step::Look(last, at(CLIENTS - 1))));
         assert_eq!(recall.seek(&id(CLIENTS), now), None, "no client");
         // One that is tried already is not given up sooner.
-        let again = Instant::ZERO + PATIENCE - Duration::from_millis(1);
+        let again = Instant::ZERO + (PATIENCE - Duration::from_millis(1));
         recall.run(again);
         recall.seek(&id(0), again);
         let steps = recall.run(again + EVERY);
