@@ -1,6 +1,6 @@
 //! Measurements of what users feel.
 //!
-//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|recovery|relay`
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|recovery|relay|introductions`
 //!
 //! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
 //! other, not with another machine's.
@@ -9,6 +9,7 @@
 
 mod cut_off;
 mod first_reply;
+mod introductions;
 mod iperf;
 mod memory;
 mod recovery;
@@ -21,8 +22,10 @@ use anyhow::Context as _;
 
 fn main() -> anyhow::Result<()> {
     let what = std::env::args().nth(1);
-    if what.as_deref() == Some("relay") {
-        return relay::run();
+    match what.as_deref() {
+        Some("relay") => return relay::run(),
+        Some("introductions") => return introductions::run(),
+        _ => {}
     }
     mesh_lab::sandbox::enter()?;
     let program = mesh_lab::program_under_test()?;
@@ -37,6 +40,6 @@ fn main() -> anyhow::Result<()> {
             "unknown measurement `{}`",
             other.unwrap_or_default()
         ))
-        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `recovery`, `relay`"),
+        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `recovery`, `relay`, `introductions`"),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesh_lab::{Promise, Talk, program_under_test, sandbox};
+use mesh_lab::{Fleet, Promise, Router, Talk, program_under_test, sandbox, wait_until};
 use mesh_tests::{PATIENCE, running};
 
 /// What the test itself may be held up by: two cores run several of them.
@@ -15,6 +15,9 @@ const SCHEDULING: Duration = Duration::from_millis(250);
 
 /// The silence after which an agent doubts its way, at the earliest.
 const NOTICED: Duration = Duration::from_millis(500);
+
+/// What a moon that starts anew may cost, from when it is ready on.
+const MOON_RESTARTED: Duration = Duration::from_secs(2);
 
 #[expect(clippy::print_stdout, reason = "a figure, for who looks")]
 fn keeps(promise: Promise) {
@@ -113,6 +116,42 @@ fn a_router_lets_no_udp_through() {
 #[test]
 fn a_router_stops_letting_udp_through() {
     keeps(Promise::UdpLost);
+}
+
+/// The only moon is killed and started again, as often as makes sure that the one who is called does not ask it by
+/// chance: that happens every 20 seconds.
+#[test]
+fn who_only_listens_is_reached_through_a_moon_that_was_killed_and_started() {
+    const RESTARTS: u32 = 3;
+    if !sandbox::enter_test() {
+        return;
+    }
+    let program = program_under_test().unwrap();
+    let mut fleet = Fleet::of(&program, &["cinnabar", "galena", "pyrite"]).unwrap();
+    fleet.set_moons(&["cinnabar"]).unwrap();
+    for name in ["galena", "pyrite"] {
+        let lab = fleet.lab();
+        lab.put_behind(name, Router::MasqueradeRandom).unwrap();
+    }
+    for name in fleet.names() {
+        fleet.start_agent(&name).unwrap();
+    }
+    let stored_path = fleet.files("cinnabar").unwrap().agent_state_dir();
+    let stored_path = stored_path.join("clients.json");
+    for _ in 0..RESTARTS {
+        wait_until(PATIENCE, || {
+            let stored = std::fs::read_to_string(&stored_path).unwrap_or_default();
+            let both = ["galena", "pyrite"]
+                .iter()
+                .all(|name| stored.contains(name));
+            if both { Ok(()) } else { Err(Box::new(stored)) }
+        })
+        .unwrap();
+        fleet.agent_process("cinnabar").unwrap().kill().unwrap();
+        fleet.start_agent("cinnabar").unwrap();
+        let answer = fleet.ping("pyrite", "galena", MOON_RESTARTED + SCHEDULING);
+        assert!(answer.unwrap().is_some(), "within {MOON_RESTARTED:?}");
+    }
 }
 
 #[test]

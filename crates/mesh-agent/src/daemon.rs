@@ -45,7 +45,7 @@ use crate::{
     overlay::{News, Overlay},
     port_mapping::{self, Mapping},
     pulse::{self, Pulse},
-    relay::streams,
+    relay::{clients, streams},
     reload, rumours,
     stored::StoredRoster,
     underlay,
@@ -225,6 +225,7 @@ async fn serve(
     tasks.spawn(underlay::watch(agent.clone()));
     tasks.spawn(device::follow_mtus(agent.clone()));
     tasks.spawn(rumours::act(agent.clone(), news));
+    tasks.spawn(clients::remember(agent.clone()));
     tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(names::serve(agent.clone()));
     let listen = agent.config().relay_listen;

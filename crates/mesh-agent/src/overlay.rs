@@ -20,7 +20,7 @@ use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
 use mesh_types::{IdentitySeed, Instant, MachineName, PublicIdentity, Serial, WireguardPublicKey};
 use rand::RngCore;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, info, trace, warn};
 use zeroize::Zeroizing;
 
@@ -102,6 +102,8 @@ pub(crate) struct Overlay {
     pub(crate) streams: Streams,
     /// The moons that are asked to relay for this machine, and what each is reached by.
     pub(crate) moons: watch::Sender<Vec<(WireguardPublicKey, Option<Remote>)>>,
+    /// Told when a peer is wanted that no moon relays to.
+    pub(crate) moons_wanted: Notify,
     /// What the ways to peers carry, where that is not [`MTU_BASE`].
     pub(crate) mtus: watch::Sender<BTreeMap<WireguardPublicKey, u16>>,
     /// Where the numbers of packets that are cut begin, so that two processes' differ.
@@ -155,6 +157,7 @@ impl Overlay {
             moon: Moon::new(),
             streams: Streams::default(),
             moons: watch::Sender::default(),
+            moons_wanted: Notify::new(),
             mtus: watch::Sender::default(),
             first_cut: rand::rngs::OsRng.next_u32(),
             state: Mutex::new(State {
@@ -218,6 +221,26 @@ impl Overlay {
             state.engine.set_candidates(&key, known, now);
             state.engine.probe(&key, now);
         });
+    }
+
+    /// Looks for the clients that this machine relayed for before it was started anew, where they were.
+    pub(crate) fn recall_clients(&self, clients: &BTreeMap<MachineName, SocketAddr>) {
+        self.with(|state, now| {
+            let clients = clients.iter();
+            let known: Vec<_> = clients
+                .filter_map(|(name, at)| Some((state.directory.key(name)?, *at)))
+                .collect();
+            state.engine.recall_clients(known, now);
+        });
+    }
+
+    /// Where those are that this machine relays for.
+    pub(crate) fn clients(&self) -> BTreeMap<MachineName, SocketAddr> {
+        let state = self.lock();
+        let clients = state.engine.clients(clock::now()).into_iter();
+        clients
+            .filter_map(|(key, at)| Some((state.directory.name(&key)?.clone(), at)))
+            .collect()
     }
 
     /// Probes every peer, and says how many there are.
@@ -523,6 +546,7 @@ impl Overlay {
                 self.measure(Measuring::Send { to, data, fresh });
             }
             Event::Measured => self.measure(Measuring::Over),
+            Event::MoonsWanted => self.moons_wanted.notify_one(),
             Event::KnockFromOtherPort { to, data } => {
                 if let Some(other) = self.other.get()
                     && let Err(error) = other.try_send_to(&data, mapped(other, to))

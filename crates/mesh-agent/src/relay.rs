@@ -1,5 +1,6 @@
 //! This machine as a moon: whether the roster makes it one, and what its data thread does with frames.
 
+pub(crate) mod clients;
 pub(crate) mod streams;
 
 use std::sync::{
@@ -84,7 +85,13 @@ impl Moon {
         }
         match self.server.forward(from, datagram, now) {
             Forwarded::To(to) => push(overlay, to, datagram, sending),
-            Forwarded::Answer(notice) => push(overlay, from, &notice, sending),
+            Forwarded::Answer(notice) => {
+                push(overlay, from, &notice, sending);
+                // The receiver may be one that is to be looked for.
+                if overlay.forwarding.needs_attention() {
+                    overlay.wake_timer();
+                }
+            }
             Forwarded::Dropped(reason) => trace!(%reason, "frame dropped"),
             Forwarded::NotOurs => return false,
         }

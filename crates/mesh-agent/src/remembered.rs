@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::chain;
 
-/// The longest file, in bytes: over 10 000 peers.
-const FILE_BYTES_MAX: usize = 1 << 20;
+/// The longest file, in bytes: 10 000 machines of the longest names and endpoints.
+const FILE_BYTES_MAX: usize = 2 << 20;
 
 /// The peers' last endpoints.
 #[derive(Debug)]
@@ -30,24 +30,7 @@ impl Remembered {
     /// What is stored in `state_dir`; nothing if that is torn or missing.
     pub(crate) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("endpoints.json");
-        let endpoints = match file::read_bounded(&path, FILE_BYTES_MAX) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                warn!(%error, "the remembered endpoints are torn and passed over");
-                BTreeMap::new()
-            }),
-            Err(ReadFileError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                BTreeMap::new()
-            }
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "the remembered endpoints are passed over"
-                );
-                BTreeMap::new()
-            }
-        };
+        let endpoints = load(&path);
         Self { path, endpoints }
     }
 
@@ -71,10 +54,35 @@ impl Remembered {
             let members = roster.members();
             self.endpoints.retain(|name, _| members.contains_key(name));
         }
-        let text = serde_json::to_vec(&self.endpoints).unwrap_or_default();
-        if let Err(error) = file::write_atomic(&self.path, &text, 0o600) {
-            warn!(error = chain(&error), "could not remember an endpoint");
+        store(&self.path, &self.endpoints);
+    }
+}
+
+/// The machines' endpoints stored at `path`; none if that is torn, missing, or too long to be ours.
+pub(crate) fn load(path: &Path) -> BTreeMap<MachineName, SocketAddr> {
+    match file::read_bounded(path, FILE_BYTES_MAX) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            warn!(path = %path.display(), %error, "the remembered endpoints are torn and passed over");
+            BTreeMap::new()
+        }),
+        Err(ReadFileError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            BTreeMap::new()
         }
+        Err(error) => {
+            warn!(
+                error = chain(&error),
+                "the remembered endpoints are passed over"
+            );
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Stores them as a whole.
+pub(crate) fn store(path: &Path, endpoints: &BTreeMap<MachineName, SocketAddr>) {
+    let text = serde_json::to_vec(endpoints).unwrap_or_default();
+    if let Err(error) = file::write_atomic(path, &text, 0o600) {
+        warn!(error = chain(&error), "could not remember endpoints");
     }
 }
 

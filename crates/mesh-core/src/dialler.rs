@@ -4,7 +4,7 @@
 //! |---|---|
 //! | QUIC to a moon | [`HEAD_START`] after UDP reached it last, if UDP reaches no other |
 //! | TLS to it | [`QUIC_HEAD_START`] later, at once if QUIC failed; never while QUIC is open |
-//! | both again | after [`PAUSE`], doubled each time |
+//! | both again | after [`PAUSE`], doubled each time; within [`WANTED`] if somebody is wanted |
 //! | QUIC again, TLS being open | after [`UPGRADE`], doubled each time |
 //! | TLS is closed | once the moon is reached by QUIC |
 //! | everything is closed | [`CLOSE_AFTER`] UDP reached a moon, if it still does |
@@ -30,6 +30,10 @@ const QUIC_HEAD_START: Duration = Duration::from_millis(200);
 
 /// Between attempts, doubled up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How soon an attempt begins while a peer is wanted that no way leads to: networks open without a sign, such as when
+/// somebody signs in.
+const WANTED: Duration = Duration::from_secs(5);
 
 /// Between attempts to have QUIC in place of TLS, doubled up to the second: a network that dropped it is
 /// seldom changed without notice.
@@ -115,6 +119,14 @@ impl Dialler {
                 .extend(dialling.map(|(carrier, _)| Dial::Close(*key, carrier)));
             moon.begin(now);
             moon.upgrade = (now + HEAD_START, UPGRADE.0);
+        }
+        self.run(now);
+    }
+
+    /// A peer is wanted, and no moon relays to it.
+    pub fn want(&mut self, now: Instant) {
+        for moon in self.moons.values_mut() {
+            moon.next = moon.next.min(now + WANTED);
         }
         self.run(now);
     }

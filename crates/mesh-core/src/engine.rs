@@ -7,6 +7,7 @@ mod measure;
 mod moons;
 mod output;
 mod peer;
+mod recall;
 mod story;
 mod timers;
 mod ways;
@@ -32,6 +33,7 @@ pub use handover::{TakeOverError, TakenOver};
 pub use output::{Event, Transmit};
 use peer::Peer;
 pub use peer::{PeerState, PeerView};
+use recall::Recall;
 pub use story::{MoonView, PeerStory};
 
 /// The bytes of a peer's public key, by which peers are ordered.
@@ -131,6 +133,8 @@ pub struct Engine {
     gate: Gate,
     peers: BTreeMap<PeerId, Peer>,
     deadlines: BTreeSet<(Instant, PeerId)>,
+    /// The clients that this node had as a moon, before it was started anew.
+    recall: Recall,
     /// Everything was handed on; another process speaks for this node.
     handed_over: bool,
 }
@@ -143,6 +147,7 @@ impl Engine {
             gate: Gate::new(now.instant),
             peers: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            recall: Recall::default(),
             handed_over: false,
         };
         engine.context.ask_for_stamps(now);
@@ -431,6 +436,7 @@ impl Engine {
             self.touch(&id, now);
         }
         self.run_survey(now);
+        self.run_recall(now);
         self.publish_moons(now);
     }
 
@@ -438,8 +444,9 @@ impl Engine {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.deadlines.first().map(|(at, _)| *at);
         let survey = self.context.moons.choice.due();
-        let survey = survey.filter(|_| !self.handed_over);
-        peers.into_iter().chain(survey).min()
+        let others = [survey, self.recall_due()].into_iter().flatten();
+        let others = others.min().filter(|_| !self.handed_over);
+        peers.into_iter().chain(others).min()
     }
 
     /// The next datagram to send.

@@ -306,6 +306,7 @@ pub(crate) async fn supervise(agent: Arc<Agent>, port: u16) {
         // The senders live as long as the agent.
         tokio::select! {
             _ = reached.changed() => {}
+            () = agent.overlay.moons_wanted.notified() => dialler.want(clock::now()),
             _ = roster.changed() => {
                 places.replace(roster.borrow_and_update().as_deref(), agent.public());
                 dialler.network_changed(clock::now());

@@ -112,6 +112,40 @@ fn quic_is_dialled_first_and_tls_behind_it() {
 }
 
 #[test]
+fn while_a_peer_is_wanted_attempts_are_five_seconds_apart_at_most() {
+    let mut run = Run::unreached();
+    let mut begun = Vec::new();
+    for second in 1..600 {
+        if second >= 300 {
+            run.dialler.want(run.now);
+            run.drain();
+        }
+        run.to(at(second * 1_000));
+        for (at, dial) in run.take_log() {
+            match dial {
+                Dial::Open(_, carrier) => {
+                    begun.extend((carrier == Carrier::Quic).then_some(at));
+                    // Neither gets through.
+                    run.ended(carrier);
+                }
+                Dial::Close(..) => {}
+            }
+        }
+    }
+    let pauses = |wanted: bool| {
+        let pairs = begun.windows(2);
+        let pairs = pairs.filter(|pair| (pair[0] >= 300_000) == wanted);
+        pairs.map(|pair| pair[1] - pair[0]).collect::<Vec<_>>()
+    };
+    // TLS is dialled, and fails, within a second each.
+    assert!(pauses(false).iter().any(|pause| *pause >= 60_000));
+    assert!(pauses(true).len() >= 40, "{begun:?}");
+    for pause in pauses(true) {
+        assert!((5_000..=7_000).contains(&pause), "{begun:?}");
+    }
+}
+
+#[test]
 fn who_answers_quic_in_time_is_not_dialled_over_tls() {
     let mut run = Run::unreached();
     run.to(at(450));

@@ -31,6 +31,8 @@ pub(super) struct Attempt {
     mac1: [u8; 16],
     sent: Instant,
     targets: Vec<Via>,
+    /// It only follows a session that works, and goes by the way in use alone.
+    routine: bool,
 }
 
 /// Our last response, while it may be asked for again.
@@ -196,11 +198,12 @@ impl Peer {
     /// goes to all endpoints, and the first answer wins.
     pub(super) fn attempt(&mut self, attempts: u32, context: &mut Context, now: Now) -> bool {
         let selected = self.paths.selected();
-        let routine = attempts == 0 && self.usable_session(now.instant).is_some();
-        let mut targets = Vec::from_iter(selected.filter(|_| routine));
-        if targets.is_empty() {
-            targets.extend(self.paths.all());
-        }
+        let proven = selected.filter(|_| attempts == 0);
+        let proven = proven.filter(|_| self.usable_session(now.instant).is_some());
+        let mut targets = match proven {
+            Some(via) => vec![via],
+            None => self.paths.all().collect(),
+        };
         if self.trial {
             targets.retain(|via| !via.is_relay());
         }
@@ -212,7 +215,9 @@ impl Peer {
                 context.moons.doubt();
             }
         }
-        if (targets.is_empty() || attempts > 0) && !self.paths.is_relay_only() {
+        // Who had this node for a moon knows where that is, and asks by itself.
+        let recalled = self.trial && !context.moons.choice.is_known(self.link.peer.as_bytes());
+        if (targets.is_empty() || attempts > 0) && !self.paths.is_relay_only() && !recalled {
             context
                 .output
                 .event(Event::NeedEndpoints { peer: self.key() });
@@ -224,10 +229,12 @@ impl Peer {
             return false;
         };
         self.drop_attempt(context);
-        let Some(attempt) = self.make_attempt(&stamp.to_tai64n(), targets, context, now.instant)
+        let Some(mut attempt) =
+            self.make_attempt(&stamp.to_tai64n(), targets, context, now.instant)
         else {
             return true;
         };
+        attempt.routine = proven.is_some() && !self.is_silent(now.instant);
         for to in &attempt.targets {
             self.send_message(*to, &attempt.message, context);
         }
@@ -272,7 +279,8 @@ impl Peer {
             }
             return;
         };
-        for via in self.paths.all() {
+        // What is told during a routine handshake is probed, and no more.
+        for via in self.paths.all().filter(|_| !attempt.routine) {
             if attempt.targets.len() < TARGETS_MAX && !attempt.targets.contains(&via) {
                 attempt.targets.push(via);
                 self.send_message(via, &attempt.message, context);
@@ -321,6 +329,7 @@ impl Peer {
             mac1,
             sent: now,
             targets,
+            routine: false,
         })
     }
 

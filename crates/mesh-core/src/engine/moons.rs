@@ -414,6 +414,7 @@ impl Engine {
         self.choose_moons(now);
         if self.context.moons.take_wanted() {
             self.for_each_peer(now, |peer, _| peer.hasten_moon(now.instant));
+            self.context.output.event(Event::MoonsWanted);
         }
         if std::mem::take(&mut self.context.moons.lost) {
             self.for_each_peer(now, |peer, _| peer.renew_grant(now.instant));
@@ -545,7 +546,7 @@ impl Peer {
     }
 
     /// It did not answer; nobody else wants it.
-    fn give_up_trial(&mut self, context: &mut Context) {
+    pub(super) fn give_up_trial(&mut self, context: &mut Context) {
         if std::mem::take(&mut self.trial) {
             self.rest(context);
         }

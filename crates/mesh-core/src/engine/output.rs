@@ -28,6 +28,8 @@ pub enum Event {
         /// Whose.
         peer: WireguardPublicKey,
     },
+    /// A peer is wanted, and no moon relays, or none to it: streams to moons are worth a try. Repeated with every attempt.
+    MoonsWanted,
     /// There is a session to send on, where there was none or an older one.
     SessionEstablished {
         /// With whom.

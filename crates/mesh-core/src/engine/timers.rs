@@ -283,6 +283,12 @@ impl Peer {
         }
     }
 
+    /// Whether silence on the session called for a handshake.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        let since = self.link.unanswered.get();
+        since.is_some_and(|since| now >= self.handshake_due(since))
+    }
+
     /// When silence on a session calls for a handshake.
     fn handshake_due(&self, since: Instant) -> Instant {
         if self.speaks_mesh() {

@@ -219,13 +219,13 @@ impl Table {
         }
     }
 
-    /// Makes room by forgetting the straight way that answered longest ago, or never; false if there is none
-    /// but the one in use.
+    /// Makes room by forgetting the endpoint that answered longest ago, or never; false if there is none
+    /// but the one in use. A stream is a way for as long as it is open: there are few, and none is told of twice.
     fn forget_one(&mut self, selected: Option<Via>) -> bool {
         // Those under trial go last, and what the peer says after what only came.
         let forgotten = self
             .iter()
-            .filter(|(via, _)| !via.is_relay() && Some(**via) != selected)
+            .filter(|(via, _)| via.udp().is_some() && Some(**via) != selected)
             .min_by_key(|(_, way)| {
                 let told = way.origin == Origin::Told;
                 (way.burst.is_some(), way.answered, told)

@@ -317,3 +317,20 @@ fn tls_is_left_for_quic_however_long_its_round_trip() {
     pair.paths.set_streams(&[tls], pair.now);
     assert_eq!(pair.paths.selected(), Some(by_tls));
 }
+
+#[test]
+fn a_stream_is_not_forgotten_for_endpoints_that_are_told_of() {
+    let mut pair = relayed();
+    let tls = stream(Carrier::Tls);
+    let via = Via::Direct(Remote::Stream(tls));
+    pair.paths.set_streams(&[tls], pair.now);
+    // It has not answered yet, and its probes are over.
+    pair.run_to(at(5_000));
+    for number in 2..100 {
+        pair.paths.learn(straight(number), Origin::Told, pair.now);
+    }
+    assert!(pair.paths.view().iter().any(|path| path.via == via));
+    pair.paths.answered(via, millis(30), pair.now);
+    pair.paths.heard(via, pair.now);
+    assert!(pair.paths.all().any(|known| known == via));
+}

@@ -1,3 +1,5 @@
+mod recall;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasherDefault, Hasher},
@@ -15,6 +17,8 @@ use mesh_wire::{
     tunnel::RelayRefused,
 };
 use rand::RngCore;
+
+use recall::Sought;
 
 use super::{
     Forwarded, Granted, RelayDropped, RelayLimits, RelayView,
@@ -59,6 +63,7 @@ pub struct RelayServer {
     share: Mutex<FairShare>,
     pub(super) notices: Notices,
     pub(super) secret: Secret,
+    sought: Sought,
     clients: AtomicUsize,
     /// When places were last freed, in microseconds.
     expired_micros: AtomicU64,
@@ -91,6 +96,8 @@ struct Client {
 struct State {
     /// The roster has it no more; whoever still holds it finds nobody.
     removed: bool,
+    /// It was a client of the process before, and nobody has sent to it.
+    expected: bool,
     /// Where the client has shown to be: its frames come from there and go there.
     proven: Option<Place>,
     /// Where it says that it is.
@@ -120,6 +127,7 @@ impl RelayServer {
             share: Mutex::default(),
             notices: Notices::new(),
             secret: Secret::default(),
+            sought: Sought::default(),
             clients: AtomicUsize::new(0),
             expired_micros: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
@@ -285,6 +293,7 @@ impl RelayServer {
         };
         let proven = receiver.lock().proven;
         let Some(place) = proven.filter(|place| place.lives(now)) else {
+            self.seek(receiver);
             return self.answer(from, Notice::NotHere, header, now);
         };
         let rewritten = Header {
@@ -325,6 +334,7 @@ impl RelayServer {
             key,
             state: Mutex::new(State {
                 removed: false,
+                expected: false,
                 proven: None,
                 claimed: None,
                 rate: Rate::default(),

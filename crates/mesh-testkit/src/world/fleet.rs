@@ -254,7 +254,7 @@ impl Fleet {
 
     /// Ends a machine's process, or starts it again with nothing but its identity and its disk.
     pub fn set_running(&mut self, host: HostId, running: bool) {
-        self.machines[host.0].running = false;
+        self.machines[host.0].stop(self.now);
         let ended = self.streams.end(host);
         self.take_streamed(ended);
         if !running {
@@ -263,17 +263,20 @@ impl Fleet {
         self.machines[host.0].restart(self.now);
         let members = Arc::clone(&self.machines[host.0].members);
         self.take_roster(host, members);
+        self.machines[host.0].recall_clients(self.now);
         self.notice(host);
     }
 
     /// Upgrades a machine's agent: another process goes on with its sessions at once.
     pub fn upgrade(&mut self, host: HostId) {
+        self.machines[host.0].stop(self.now);
         let handover = self.machines[host.0].hand_over(self.now);
         self.machines[host.0].restart(self.now);
         let members = Arc::clone(&self.machines[host.0].members);
         self.take_roster(host, members);
         let endpoints = self.underlay.endpoints(host);
         self.machines[host.0].take_over(handover, endpoints, self.now);
+        self.machines[host.0].recall_clients(self.now);
         self.drain(host);
     }
 
@@ -616,6 +619,8 @@ impl Fleet {
                 .send_second(host, to, data.to_vec(), self.now.instant);
         } else if event == Event::Measured {
             self.underlay.close_second(host);
+        } else if event == Event::MoonsWanted {
+            self.machines[host.0].want_moons(self.now);
         }
     }
 

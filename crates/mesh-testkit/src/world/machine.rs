@@ -1,7 +1,7 @@
 //! A host's agent: the real engine and, on a moon, the real relay, moved by the simulation as the agent's
 //! shell would. All that depends on the engine's interface is here.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_core::{
     Carrier, Dial, Dialler, Event, Forwarded, Handover, Now, PathView, PeerState, PeerStory,
@@ -35,6 +35,8 @@ pub(super) struct Machine {
     /// Whether its process runs.
     pub(super) running: bool,
     relay: Option<Arc<RelayServer>>,
+    /// Its clients when its process ended, as on its disk.
+    clients: BTreeMap<WireguardPublicKey, SocketAddr>,
     /// What says which streams it has.
     dialler: Dialler,
     /// Its moons, and what it reaches each by.
@@ -49,6 +51,7 @@ impl Machine {
             members: Arc::default(),
             running: true,
             relay: None,
+            clients: BTreeMap::new(),
             dialler: Dialler::default(),
             reached: Vec::new(),
         };
@@ -64,6 +67,20 @@ impl Machine {
 
     pub(super) fn key(&self) -> WireguardPublicKey {
         self.node.key
+    }
+
+    /// Ends the process.
+    pub(super) fn stop(&mut self, now: Now) {
+        if std::mem::take(&mut self.running) {
+            self.clients = self.node.engine.clients(now.instant);
+        }
+    }
+
+    /// Looks for the clients that it had, once it has a roster.
+    pub(super) fn recall_clients(&mut self, now: Now) {
+        let clock = self.node.clock(now);
+        let clients = std::mem::take(&mut self.clients);
+        self.node.engine.recall_clients(clients, clock);
     }
 
     /// Starts the process again: nothing is left but identity and disk.
@@ -145,6 +162,11 @@ impl Machine {
     ) {
         let clock = self.node.clock(now);
         self.node.engine.set_streams(other, streams, clock);
+    }
+
+    /// Wants a moon for somebody.
+    pub(super) fn want_moons(&mut self, now: Now) {
+        self.dialler.want(now.instant);
     }
 
     /// Has a stream to a moon.
