@@ -65,6 +65,11 @@ fn the_corpus_of_routers_answers_holds() {
 }
 
 #[test]
+fn the_corpus_of_large_packets_holds() {
+    replay("offload", targets::offload);
+}
+
+#[test]
 fn the_corpus_of_control_frames_holds() {
     replay("control", targets::control);
 }

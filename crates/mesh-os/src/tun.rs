@@ -34,6 +34,18 @@ pub enum Offload {
     TcpAndUdp,
 }
 
+/// For fuzzers: does with what a device might give in one read all that is done with it, and gives it back
+/// joined.
+///
+/// # Panics
+///
+/// If a packet that came out is longer than a packet may be.
+#[doc(hidden)]
+#[cfg(target_os = "linux")]
+pub fn cut_and_join(given: &[u8]) {
+    offload::cut_and_join(given);
+}
+
 impl Offload {
     const ALL: [(Self, &str); 3] = [
         (Self::None, "none"),

@@ -56,6 +56,11 @@ pub fn tunnel(bytes: &[u8]) {
     let _ = tunnel::concerns_agents(bytes, address);
 }
 
+/// Cuts what a TUN device might give in one read, ten bytes of its header first, and joins it again.
+pub fn offload(bytes: &[u8]) {
+    mesh_os::tun::cut_and_join(bytes);
+}
+
 /// Does to a program's packet what a way of some size asks for: after four bytes of sizes comes the packet.
 pub fn packet(bytes: &[u8]) {
     let Some(([fit_high, fit_low, mtu_high, mtu_low], packet)) = bytes.split_first_chunk() else {

@@ -9,6 +9,8 @@ mod split;
 mod transport;
 
 pub(super) use header::BYTES as HEADER_BYTES;
+use std::io;
+
 use header::Header;
 pub(super) use join::Joiner;
 use split::{Split, complete};
@@ -82,6 +84,34 @@ impl Input {
         }
         self.split = None;
         Room::Used
+    }
+}
+
+/// See [`super::cut_and_join`].
+pub(super) fn cut_and_join(given: &[u8]) {
+    const BYTES_MAX: usize = 9_000;
+    let given = &given[..given.len().min(INPUT_BYTES)];
+    let mut batch = PacketBatch::new(64, BYTES_MAX, 0, 0);
+    let mut input = Input::default();
+    input.room()[..given.len()].copy_from_slice(given);
+    input.take(given.len(), &mut batch);
+    while !batch.is_empty() {
+        let packets: Vec<_> = batch.packets().map(|packet| packet.to_vec()).collect();
+        let mut joiner = Joiner::new(true);
+        let mut joined = 0;
+        let mut write = |count: usize, parts: &[io::IoSlice<'_>]| {
+            let bytes: usize = parts.iter().map(|part| part.len()).sum();
+            assert!(bytes <= INPUT_BYTES, "no packet is longer");
+            joined += count;
+            Ok(())
+        };
+        let mut each = packets.iter();
+        each.try_for_each(|packet| joiner.push(packet, &mut write))
+            .and_then(|()| joiner.flush(&mut write))
+            .expect("nothing fails here");
+        assert_eq!(joined, packets.len(), "nothing is lost or doubled");
+        batch.clear();
+        input.resume(&mut batch);
     }
 }
 
