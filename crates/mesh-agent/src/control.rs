@@ -4,25 +4,25 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mesh_control::{Connection, RequestError, connect};
-use mesh_core::Reach;
-use mesh_types::{MachineName, Prefix, Serial};
-use mesh_wire::control::{ENDPOINTS_MAX, Notice, Reply, Request};
-use rand::{Rng as _, SeedableRng, rngs::StdRng};
+use mesh_core::{Conversation, Errand, usable_endpoints};
+use mesh_os::clock;
+use mesh_types::{MachineName, Serial};
+use mesh_wire::control::{Notice, Reply, Request};
+use rand::{RngCore as _, rngs::OsRng};
 use tokio::{
     task::{AbortHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{sleep, timeout},
 };
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     agent::{Agent, TakeRosterError, controller_keys},
-    backoff::Backoff,
     chain,
     config::HostPort,
     view::Verdict,
@@ -34,12 +34,11 @@ const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(5);
 /// From when on this machine's clock, ahead of a controller's, is not used for stamps: a day.
 const CLOCK_AHEAD_MAX_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
-/// How often a controller is asked for a newer roster although it spoke of none: a notice that was lost, or
-/// a roster that it did not hand over at once, holds a removal up no longer than this.
+/// How often a controller is asked for a newer roster although it spoke of none.
 const ROSTER_EVERY: Duration = if cfg!(test) {
     Duration::from_millis(300)
 } else {
-    Duration::from_secs(60)
+    Conversation::ROSTER_EVERY
 };
 
 /// How a conversation ended.
@@ -81,11 +80,18 @@ pub(crate) async fn supervise(agent: Arc<Agent>) {
 
 /// Connects, converses, and does so again after a wait, for ever.
 async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
-    let mut backoff = Backoff::default();
-    let mut random = StdRng::from_entropy();
+    let mut seed = [0; 32];
+    OsRng.fill_bytes(&mut seed);
+    let mut conversation = Conversation::new(seed, ROSTER_EVERY, clock::now());
     let mut roster = agent.roster.subscribe();
     loop {
-        let ended = connect_once(&agent, &endpoint, &mut backoff).await;
+        while conversation.poll_errand(false, clock::now()) != Some(Errand::Connect) {
+            tokio::select! {
+                () = sleep(wait(&conversation)) => {}
+                Ok(()) = roster.changed() => conversation.roster_changed(clock::now()),
+            }
+        }
+        let ended = connect_once(&agent, &endpoint, &mut conversation).await;
         let (verdict, reason) = match ended {
             Ended::Refused(reason) => {
                 let refused = format!("refused: {reason}");
@@ -108,18 +114,22 @@ async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
         if changed {
             warn!(reason, "no controller connection");
         }
-        let served = !agent.connections().is_empty();
-        let wait = backoff.next_wait(served, &mut random);
-        // A roster may name this controller, or its new key: no reason to wait on.
+        conversation.ended(!agent.connections().is_empty(), clock::now());
         roster.mark_unchanged();
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            Ok(()) = roster.changed() => {}
-        }
     }
 }
 
-async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Backoff) -> Ended {
+/// Until `conversation` is looked at without another reason.
+fn wait(conversation: &Conversation) -> Duration {
+    let due = conversation.poll_timeout();
+    due.map_or(Duration::MAX, |due| due.saturating_since(clock::now()))
+}
+
+async fn connect_once(
+    agent: &Arc<Agent>,
+    endpoint: &HostPort,
+    conversation: &mut Conversation,
+) -> Ended {
     let expect = agent.expected_controllers();
     let connection = match connect(endpoint.as_str(), Some(agent.identity()), expect).await {
         Ok(connection) => Arc::new(connection),
@@ -131,7 +141,7 @@ async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Bac
         Ok(()) => {}
         Err(ended) => return ended,
     }
-    backoff.reset();
+    conversation.connected(clock::now());
     info!("connected to a controller");
     agent.update_controller(endpoint, |controller| {
         controller.connection = Some(connection.clone());
@@ -139,7 +149,7 @@ async fn connect_once(agent: &Arc<Agent>, endpoint: &HostPort, backoff: &mut Bac
         controller.reason = None;
     });
     let ended = tokio::select! {
-        ended = converse(agent, endpoint, &connection) => ended,
+        ended = converse(agent, endpoint, &connection, conversation) => ended,
         never = find_wanted(agent, &connection) => match never {},
     };
     if let Ended::NoController = ended {
@@ -180,11 +190,16 @@ async fn hello(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> R
 }
 
 /// Serves the connection until it ends.
-async fn converse(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> Ended {
+async fn converse(
+    agent: &Agent,
+    endpoint: &HostPort,
+    connection: &Connection,
+    conversation: &mut Conversation,
+) -> Ended {
     // Side by side, and neither is dropped for the other: half a notice would be a lost one.
     tokio::select! {
         ended = listen(agent, endpoint, connection) => ended,
-        ended = speak(agent, connection) => ended,
+        ended = speak(agent, connection, conversation) => ended,
     }
 }
 
@@ -197,7 +212,7 @@ async fn listen(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> 
                 agent.hear_of(serial);
             }
             Ok(Notice::Introduce { peer, endpoints }) => {
-                let endpoints = usable(endpoints, agent.config().network.prefix());
+                let endpoints = usable_endpoints(endpoints, agent.config().network.prefix());
                 agent.overlay.introduce(&peer, &endpoints);
             }
             Ok(Notice::Refused { reason }) => return Ended::Refused(reason),
@@ -207,31 +222,34 @@ async fn listen(agent: &Agent, endpoint: &HostPort, connection: &Connection) -> 
 }
 
 /// Asks and tells when there is a reason to.
-async fn speak(agent: &Agent, connection: &Connection) -> Ended {
+async fn speak(agent: &Agent, connection: &Connection, conversation: &mut Conversation) -> Ended {
     let mut endpoints = agent.endpoints.subscribe();
     let mut rumoured = agent.rumoured.subscribe();
     let mut roster = agent.roster.subscribe();
-    // What changed since the hello.
-    endpoints.mark_changed();
-    rumoured.mark_changed();
-    // Not all agents at the same time after a controller's restart.
-    let first = ROSTER_EVERY.mul_f64(StdRng::from_entropy().r#gen());
-    let mut regularly = interval_at(Instant::now() + first, ROSTER_EVERY);
-    regularly.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let done = tokio::select! {
-            _ = regularly.tick() => fetch_roster(agent, connection).await,
-            Ok(()) = rumoured.changed() => {
-                if agent.is_behind() { fetch_roster(agent, connection).await } else { Ok(()) }
+        while let Some(errand) = conversation.poll_errand(agent.is_behind(), clock::now()) {
+            let done = match errand {
+                Errand::AskRoster => fetch_roster(agent, connection).await,
+                Errand::Report => {
+                    let now = endpoints.borrow_and_update().clone();
+                    report(connection, now).await
+                }
+                Errand::Connect => Ok(()),
+            };
+            if let Err(ended) = done {
+                return ended;
             }
-            Ok(()) = endpoints.changed() => {
-                let endpoints = endpoints.borrow_and_update().clone();
-                report(connection, endpoints).await
+            conversation.answered();
+        }
+        tokio::select! {
+            () = sleep(wait(conversation)) => {}
+            Ok(()) = rumoured.changed() => conversation.hear_of_roster(),
+            Ok(()) = endpoints.changed() => conversation.endpoints_changed(),
+            Ok(()) = roster.changed() => {
+                if let Err(ended) = still_a_controller(agent, connection) {
+                    return ended;
+                }
             }
-            Ok(()) = roster.changed() => still_a_controller(agent, connection),
-        };
-        if let Err(ended) = done {
-            return ended;
         }
     }
 }
@@ -313,7 +331,7 @@ pub(crate) async fn find_endpoints(agent: Arc<Agent>, peer: MachineName) {
     // Each answer is used as it comes: the slowest does not hold up the others.
     let all = async {
         while let Some(answer) = questions.join_next().await {
-            let endpoints = usable(answer.unwrap_or_default(), prefix);
+            let endpoints = usable_endpoints(answer.unwrap_or_default(), prefix);
             if !endpoints.is_empty() {
                 agent.overlay.add_candidates(&peer, &endpoints);
             }
@@ -331,14 +349,14 @@ async fn find_wanted(agent: &Agent, connection: &Arc<Connection>) -> Infallible 
     let prefix = agent.config().network.prefix();
     let mut questions = JoinSet::new();
     for (peer, link) in agent.overlay.links() {
-        if matches!(link.reason.reach(), Reach::Connecting | Reach::Unreachable) {
+        if link.reason.reach().is_sought() {
             let question = ask_endpoints(connection.clone(), peer.clone());
             questions.spawn(async move { (peer, question.await) });
         }
     }
     while let Some(answer) = questions.join_next().await {
         if let Ok((peer, endpoints)) = answer {
-            let endpoints = usable(endpoints, prefix);
+            let endpoints = usable_endpoints(endpoints, prefix);
             agent.overlay.add_candidates(&peer, &endpoints);
         }
     }
@@ -358,27 +376,6 @@ async fn ask_endpoints(connection: Arc<Connection>, peer: MachineName) -> Vec<So
             Vec::new()
         }
     }
-}
-
-/// Those of `endpoints` that may be tried, at most [`ENDPOINTS_MAX`]. An endpoint inside the mesh would
-/// lead a tunnel through itself.
-fn usable(endpoints: Vec<SocketAddr>, prefix: Prefix) -> Vec<SocketAddr> {
-    let usable = |endpoint: &SocketAddr| {
-        let inside = match endpoint.ip() {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(ip) => prefix.net().contains(&ip),
-        };
-        endpoint.port() != 0
-            && !endpoint.ip().is_unspecified()
-            && !endpoint.ip().is_multicast()
-            && !inside
-    };
-    endpoints
-        .into_iter()
-        .map(|endpoint| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port()))
-        .filter(usable)
-        .take(ENDPOINTS_MAX)
-        .collect()
 }
 
 async fn ask(connection: &Connection, request: &Request) -> Result<(Reply, Vec<u8>), Ended> {

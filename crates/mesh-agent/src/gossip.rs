@@ -5,18 +5,20 @@
 //! signature is what counts, not who hands the roster over.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use mesh_control::{Client, CloseCode, Expect, Handshake, Server, connect_to};
+use mesh_core::Hint;
 use mesh_inventory::roster::Member;
+use mesh_os::clock;
 use mesh_types::{CONTROLLER_PORT, MachineName, NodeId, Serial};
 use mesh_wire::control::{ErrorCode, Reply, Request};
 use tokio::{
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tracing::{debug, info};
@@ -25,15 +27,6 @@ use crate::{
     agent::{Agent, controller_keys},
     chain, control,
 };
-
-/// How long the controllers have to hand over a roster that a peer spoke of.
-const CONTROLLERS_FIRST: Duration = Duration::from_secs(1);
-
-/// How often one peer's word is acted on: it costs a question to each controller.
-const ACT_EVERY: Duration = Duration::from_secs(1);
-
-/// How often, if what it said did not lead to a roster: a member that lies must not keep everyone fetching.
-const ACT_ON_DOUBT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a peer may take to hand its roster over.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,88 +42,67 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// Hears of peers' rosters.
 #[derive(Debug)]
-pub(crate) struct Gossip {
-    /// A peer is in here while a task acts on its word; what it said meanwhile waits for that task. Only
-    /// members' notices come here, so there are no more entries than members.
-    heard: Arc<Mutex<BTreeMap<MachineName, Option<Serial>>>>,
-    /// One roster is fetched at a time.
-    fetching: Arc<Semaphore>,
+pub(crate) struct Gossip(Arc<Words>);
+
+#[derive(Debug, Default)]
+struct Words {
+    gossip: Mutex<mesh_core::Gossip<MachineName>>,
+    news: Notify,
 }
 
 impl Gossip {
-    pub(crate) fn new() -> Self {
-        Self {
-            heard: Arc::default(),
-            fetching: Arc::new(Semaphore::new(1)),
-        }
+    /// Begins to act on what is heard, for ever.
+    pub(crate) fn start(agent: &Arc<Agent>) -> Self {
+        let words = Arc::<Words>::default();
+        tokio::spawn(act(agent.clone(), words.clone()));
+        Self(words)
     }
 
-    /// Hears that `peer` holds a roster with `serial`: asks the controllers at once, and the peer itself
-    /// a little later if they did not have it.
-    pub(crate) fn hear(&self, agent: &Arc<Agent>, peer: MachineName, serial: Serial) {
-        if Some(serial) <= agent.serial() || !self.note(&peer, serial) {
-            return;
-        }
-        let (agent, heard) = (agent.clone(), self.heard.clone());
-        let fetching = self.fetching.clone();
-        tokio::spawn(async move {
-            while let Some(serial) = next(&heard, &peer) {
-                act(&agent, &peer, serial, &fetching).await;
-                sleep(pause(serial, agent.serial())).await;
+    /// Hears that `peer` holds a roster with `serial`.
+    pub(crate) fn hear(&self, agent: &Agent, peer: MachineName, serial: Serial) {
+        let own = agent.serial();
+        self.0.lock().hear(peer, serial, own, clock::now());
+        self.0.news.notify_one();
+    }
+}
+
+impl Words {
+    fn lock(&self) -> MutexGuard<'_, mesh_core::Gossip<MachineName>> {
+        self.gossip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, agent: &Agent) -> Option<Hint<MachineName>> {
+        let served = !agent.connections().is_empty();
+        self.lock().poll_hint(agent.serial(), served, clock::now())
+    }
+}
+
+async fn act(agent: Arc<Agent>, words: Arc<Words>) {
+    let mut fetches = JoinSet::new();
+    loop {
+        while let Some(hint) = words.next(&agent) {
+            match hint {
+                Hint::AskControllers(serial) => {
+                    debug!(%serial, "heard of a newer roster from a peer");
+                    agent.hear_of(serial);
+                }
+                Hint::Fetch(peer) => {
+                    let agent = agent.clone();
+                    fetches.spawn(async move {
+                        if let Err(error) = fetch(&agent, &peer).await {
+                            debug!(%peer, error = chain(error.as_ref()), "got no roster from a peer");
+                        }
+                    });
+                }
             }
-        });
-    }
-
-    /// Whether there is nobody yet who acts on this peer's word.
-    fn note(&self, peer: &MachineName, serial: Serial) -> bool {
-        lock(&self.heard)
-            .insert(peer.clone(), Some(serial))
-            .is_none()
-    }
-}
-
-/// How long a peer's next word waits after it spoke of `serial` and that in force became `reached`.
-fn pause(serial: Serial, reached: Option<Serial>) -> Duration {
-    if reached >= Some(serial) {
-        ACT_EVERY
-    } else {
-        ACT_ON_DOUBT_EVERY
-    }
-}
-
-/// What `peer` said last and nobody acted on; after `None` it is forgotten.
-fn next(
-    heard: &Mutex<BTreeMap<MachineName, Option<Serial>>>,
-    peer: &MachineName,
-) -> Option<Serial> {
-    let mut heard = lock(heard);
-    let serial = heard.get_mut(peer).and_then(Option::take);
-    if serial.is_none() {
-        heard.remove(peer);
-    }
-    serial
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn act(agent: &Agent, peer: &MachineName, serial: Serial, fetching: &Semaphore) {
-    if Some(serial) <= agent.serial() {
-        return;
-    }
-    debug!(%peer, %serial, "heard of a newer roster from a peer");
-    agent.hear_of(serial);
-    if !agent.connections().is_empty() {
-        sleep(CONTROLLERS_FIRST).await;
-    }
-    let Ok(_permit) = fetching.acquire().await else {
-        return;
-    };
-    if Some(serial) > agent.serial()
-        && let Err(error) = fetch(agent, peer).await
-    {
-        debug!(%peer, error = chain(error.as_ref()), "got no roster from a peer");
+        }
+        let due = words.lock().poll_timeout();
+        let wait = due.map_or(Duration::MAX, |due| due.saturating_since(clock::now()));
+        tokio::select! {
+            () = words.news.notified() => {}
+            () = sleep(wait) => {}
+            Some(_) = fetches.join_next() => words.lock().fetched(agent.serial(), clock::now()),
+        }
     }
 }
 
@@ -340,28 +312,5 @@ mod tests {
         let pyrite = fleet.seed_of("pyrite");
         assert_eq!(ask(&fleet, pyrite, have(6)).await, None);
         assert_eq!(ask(&fleet, &seed(), have(6)).await, None);
-    }
-
-    #[test]
-    fn a_peer_whose_word_led_to_nothing_waits_longer() {
-        let serial = |number: u64| Serial::try_from(number).unwrap();
-        assert_eq!(pause(serial(8), Some(serial(8))), ACT_EVERY);
-        assert_eq!(pause(serial(8), Some(serial(9))), ACT_EVERY);
-        assert_eq!(pause(serial(9), Some(serial(8))), ACT_ON_DOUBT_EVERY);
-        assert_eq!(pause(serial(1), None), ACT_ON_DOUBT_EVERY);
-    }
-
-    #[test]
-    fn what_a_peer_says_while_it_is_acted_on_is_not_lost() {
-        let gossip = Gossip::new();
-        let serial = |number: u64| Serial::try_from(number).unwrap();
-        let galena = name("galena");
-        assert!(gossip.note(&galena, serial(8)), "a task is started");
-        assert_eq!(next(&gossip.heard, &galena), Some(serial(8)));
-        assert!(!gossip.note(&galena, serial(9)), "the task goes on");
-        assert!(!gossip.note(&galena, serial(10)));
-        assert_eq!(next(&gossip.heard, &galena), Some(serial(10)));
-        assert_eq!(next(&gossip.heard, &galena), None);
-        assert!(gossip.note(&galena, serial(11)), "another task is started");
     }
 }

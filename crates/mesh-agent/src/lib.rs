@@ -12,7 +12,6 @@
 //! process of the agent follows another without a packet lost.
 
 mod agent;
-mod backoff;
 mod config;
 mod control;
 mod daemon;

@@ -1,15 +1,11 @@
 //! What of a roster the engine is told, and where peers may be reached.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mesh_core::{PeerConfig, Protocol, Via};
+use mesh_core::{Hearsay, PeerConfig, Protocol, Via};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_types::{MachineName, MemberKey, PublicIdentity, WireguardPublicKey};
-use mesh_wire::control::ENDPOINTS_MAX;
 
 use crate::view;
 
@@ -64,7 +60,7 @@ fn peer(member: &Member, own: &Member) -> Option<PeerConfig> {
 pub(crate) struct Directory {
     keys: BTreeMap<MachineName, WireguardPublicKey>,
     names: BTreeMap<WireguardPublicKey, MachineName>,
-    candidates: BTreeMap<WireguardPublicKey, VecDeque<SocketAddr>>,
+    heard: BTreeMap<WireguardPublicKey, Hearsay>,
 }
 
 impl Directory {
@@ -79,7 +75,7 @@ impl Directory {
             .map(|(name, peer)| (peer.key, name.clone()))
             .collect();
         let names = &self.names;
-        self.candidates.retain(|key, _| names.contains_key(key));
+        self.heard.retain(|key, _| names.contains_key(key));
     }
 
     /// The key of the peer `name`; `None` if it is no peer.
@@ -105,20 +101,13 @@ impl Directory {
         self.names.keys().copied()
     }
 
-    /// Hears of endpoints of a peer. Returns all that are known, the latest heard first; of more than
-    /// [`ENDPOINTS_MAX`] the oldest are forgotten.
+    /// Hears of endpoints of a peer, and returns all that are known.
     pub(crate) fn hear(
         &mut self,
         key: WireguardPublicKey,
         endpoints: &[SocketAddr],
     ) -> Vec<SocketAddr> {
-        let known = self.candidates.entry(key).or_default();
-        for endpoint in endpoints.iter().rev() {
-            known.retain(|other| other != endpoint);
-            known.push_front(*endpoint);
-        }
-        known.truncate(ENDPOINTS_MAX);
-        known.iter().copied().collect()
+        self.heard.entry(key).or_default().hear(endpoints)
     }
 }
 
@@ -183,19 +172,6 @@ mod tests {
         assert_eq!(relayed(&fleet, "cinnabar"), nobody);
         fleet.member_mut("cinnabar").relay = false;
         assert_eq!(relayed(&fleet, "galena"), ["cinnabar", "pyrite"]);
-    }
-
-    #[test]
-    fn the_latest_endpoints_come_first_and_the_oldest_are_forgotten() {
-        let key = seed().public().wireguard();
-        let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
-        let mut directory = Directory::default();
-        assert_eq!(directory.hear(key, &[at(1), at(2)]), [at(1), at(2)]);
-        assert_eq!(directory.hear(key, &[at(2), at(3)]), [at(2), at(3), at(1)]);
-        let many: Vec<_> = (10..50).map(at).collect();
-        let known = directory.hear(key, &many);
-        assert_eq!(known.len(), ENDPOINTS_MAX);
-        assert_eq!(known[0], at(10));
     }
 
     #[test]

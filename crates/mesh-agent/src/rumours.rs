@@ -20,7 +20,7 @@ const STAMP_BYTES_MAX: usize = 32;
 /// Acts on all news, for ever.
 pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     let asked: Arc<Mutex<BTreeSet<MachineName>>> = Arc::default();
-    let gossip = Gossip::new();
+    let gossip = Gossip::start(&agent);
     let mut remembered = Remembered::load(&agent.config().state_dir);
     while let Some(news) = news.recv().await {
         match news {

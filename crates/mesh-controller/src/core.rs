@@ -23,7 +23,8 @@ use mesh_types::{Instant, MachineName, NetworkId, NodeId, PublicIdentity, Serial
 use mesh_wire::control::{ENDPOINTS_MAX, ErrorCode, Notice, Reply};
 
 pub(crate) use self::limits::holder_of;
-pub(crate) use self::rosters::{By, Judgement, Mode, PushRefused, Signing};
+pub(crate) use self::rosters::Signing;
+pub use self::rosters::{By, Judgement, Mode, PushRefused};
 use self::{
     limits::{Bucket, Buckets, Rate},
     pending::Pending,
@@ -60,20 +61,20 @@ const REFUSAL_QUIET: Duration = Duration::from_secs(3600);
 
 /// A connection, numbered by the shell; no number comes twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ClientId(pub(crate) u64);
+pub struct ClientId(pub u64);
 
 /// The time of a call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
+pub struct Now {
     /// The wall clock, in milliseconds since 1970; it may go back.
-    pub(crate) millis: u64,
+    pub millis: u64,
     /// The monotonic clock, for what depends on time that passed.
-    pub(crate) instant: Instant,
+    pub instant: Instant,
 }
 
 /// What is to be done to a connected client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
+pub enum Effect {
     /// Tell it.
     Notify(ClientId, Notice),
     /// Tell it that it is not admitted any more, and close.
@@ -84,21 +85,30 @@ pub(crate) enum Effect {
 
 /// What comes of a question.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) reply: Reply,
-    pub(crate) effects: Vec<Effect>,
-    pub(crate) writes: Vec<Write>,
+pub struct Outcome {
+    /// What is answered.
+    pub reply: Reply,
+    /// What is done to connected clients.
+    pub effects: Vec<Effect>,
+    /// What is kept.
+    pub writes: Vec<Write>,
 }
 
 /// What an agent says of itself at first.
 #[derive(Clone, Debug)]
-pub(crate) struct Hello {
-    pub(crate) identity: PublicIdentity,
-    pub(crate) name: Option<MachineName>,
-    pub(crate) release: String,
-    pub(crate) serial: Option<Serial>,
-    pub(crate) head: Option<String>,
-    pub(crate) endpoints: Vec<SocketAddr>,
+pub struct Hello {
+    /// Whose it is.
+    pub identity: PublicIdentity,
+    /// The name that it believes to have.
+    pub name: Option<MachineName>,
+    /// Its release.
+    pub release: String,
+    /// The serial of the roster that it holds.
+    pub serial: Option<Serial>,
+    /// The hash of that roster's head.
+    pub head: Option<String>,
+    /// Where it says to be reached.
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// An admitted client.
@@ -113,8 +123,9 @@ struct Client {
     questions: Bucket,
 }
 
+/// What a controller knows, and decides by it.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub struct Core {
     network: NetworkId,
     own: PublicIdentity,
     mode: Mode,
@@ -138,7 +149,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(
+    /// A controller with what it kept.
+    pub fn new(
         network: NetworkId,
         own: PublicIdentity,
         mode: Mode,
@@ -172,7 +184,7 @@ impl Core {
     }
 
     /// The roster in force.
-    pub(crate) fn roster(&self) -> Option<&Arc<Roster>> {
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
         self.roster.as_ref()
     }
 
@@ -195,7 +207,7 @@ impl Core {
     }
 
     /// Decides on an agent's first question. `proven` is the key of its connection.
-    pub(crate) fn hello(
+    pub fn hello(
         &mut self,
         now: Now,
         id: ClientId,
@@ -226,7 +238,7 @@ impl Core {
     }
 
     /// Forgets a connection that ended.
-    pub(crate) fn disconnected(&mut self, now: Now, id: ClientId) -> Vec<Write> {
+    pub fn disconnected(&mut self, now: Now, id: ClientId) -> Vec<Write> {
         let Some(client) = self.clients.remove(&id) else {
             return Vec::new();
         };
@@ -246,7 +258,7 @@ impl Core {
     }
 
     /// The reply to `Request::Roster` and the file to attach.
-    pub(crate) fn roster_for(
+    pub fn roster_for(
         &mut self,
         now: Now,
         id: ClientId,
@@ -269,7 +281,7 @@ impl Core {
     }
 
     /// Takes an agent's endpoints after they changed.
-    pub(crate) fn report(
+    pub fn report(
         &mut self,
         now: Now,
         id: ClientId,
@@ -288,7 +300,7 @@ impl Core {
     }
 
     /// Says where a peer may be reached, and has the peer told of the asker.
-    pub(crate) fn endpoints(
+    pub fn endpoints(
         &mut self,
         now: Now,
         id: ClientId,

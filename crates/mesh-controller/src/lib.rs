@@ -7,11 +7,11 @@
 //! the disk is announced to nobody, and nothing that is broken (a file, the store, a push) replaces the
 //! roster in force.
 //!
-//! `mesh controller run` uses [`run`]; tests use [`Running`]. `docs/controller.md` is for its operators.
+//! `mesh controller run` uses [`run`]; tests use [`Running`], and the simulator [`core`] alone. `docs/controller.md` is for its operators.
 
 mod config;
 mod controller;
-mod core;
+pub mod core;
 mod daemon;
 mod http;
 mod keeper;

@@ -21,12 +21,16 @@
 //! the rules and where they differ from the WireGuard whitepaper.
 
 mod allowed_ips;
+mod backoff;
 mod choice;
+mod conversation;
 mod cookie;
 mod dialler;
 mod engine;
 mod forwarding;
+mod gossip;
 mod handover;
+mod hearsay;
 mod hold;
 mod link;
 pub mod names;
@@ -42,13 +46,16 @@ mod stamps;
 mod time;
 mod via;
 
+pub use conversation::{Conversation, Errand};
 pub use dialler::{Dial, Dialler};
 pub use engine::{
     Engine, EngineConfig, Event, Keeping, MoonView, OPENER_HOPS, PacketRefused, PeerConfig,
     PeerState, PeerStory, PeerView, Received, TakeOverError, TakenOver, Transmit,
 };
 pub use forwarding::{Forwarding, Opened, Refusal, Route};
+pub use gossip::{Gossip, Hint};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
+pub use hearsay::{Hearsay, usable_endpoints};
 pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
 pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, too_big};
 pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};

@@ -132,6 +132,13 @@ pub enum Reach {
     Untried,
 }
 
+impl Reach {
+    /// Whether this machine looks for where the peer is.
+    pub const fn is_sought(self) -> bool {
+        matches!(self, Self::Connecting | Self::Unreachable)
+    }
+}
+
 impl Reason {
     /// A word for programs: it stays the same from release to release.
     pub const fn code(self) -> &'static str {

@@ -288,6 +288,11 @@ impl Pieces {
     }
 }
 
+/// The identity of the machine with this number.
+pub(crate) fn identity(number: u8) -> mesh_types::IdentitySeed {
+    mesh_types::IdentitySeed::from_bytes([number; 32])
+}
+
 /// The network id of every simulated network.
 pub(crate) const NETWORK: NetworkId = NetworkId::from_bytes([7; 16]);
 
@@ -301,7 +306,7 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
     let mut seed_bytes = std::array::from_fn(|i| seed ^ u8::try_from(i).expect("32 bytes"));
     // Two machines never get the same randomness either: session indices tell them apart.
     seed_bytes[0] = number;
-    let identity = mesh_types::IdentitySeed::from_bytes([number; 32]);
+    let identity = identity(number);
     let key = identity.public().wireguard();
     agreement::expect(key.as_bytes());
     let engine = Engine::new(

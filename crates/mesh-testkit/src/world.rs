@@ -13,6 +13,9 @@
 
 mod campaign;
 mod changes;
+mod channels;
+mod client;
+mod controller;
 mod filter;
 mod fleet;
 mod gateway;
@@ -22,13 +25,14 @@ mod machine;
 mod nat;
 pub mod recovery;
 pub mod reference;
+mod rosters;
 mod shape;
 mod streams;
 mod talk;
 mod underlay;
 
 pub use campaign::Campaign;
-pub use changes::{Change, Weather};
+pub use changes::{Change, Isolation, Weather};
 pub use filter::{Dependence, Filter};
 pub use fleet::{Arrived, Fleet, Traffic};
 pub use gateway::{Firewall, Gateway, Passage};

@@ -75,8 +75,14 @@ const ALLOWED: [(&str, &[&str], &str); 13] = [
     ),
     (
         "mesh-testkit",
-        &["mesh-types", "mesh-wire", "mesh-core"],
-        "a simulated network for pure code",
+        &[
+            "mesh-types",
+            "mesh-wire",
+            "mesh-core",
+            "mesh-inventory",
+            "mesh-controller",
+        ],
+        "a simulated network for pure code; of the controller that is its core",
     ),
 ];
 

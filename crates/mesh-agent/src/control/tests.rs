@@ -372,29 +372,3 @@ async fn a_peer_that_was_wanted_before_a_controller_answered_is_asked_for_then()
     assert_eq!(stibnite.ways, 0, "nobody wants it");
     task.abort();
 }
-
-#[test]
-fn endpoints_inside_the_mesh_or_of_nobody_are_not_tried() {
-    let given = [
-        "192.0.2.7:4193",
-        "192.0.2.7:0",
-        "0.0.0.0:4193",
-        "[::]:4193",
-        "224.0.0.1:4193",
-        "[ff02::1]:4193",
-        "[fdc3:582e:db61::7]:4193",
-        "[fd00::7]:4193",
-        "[::ffff:192.0.2.8]:4193",
-    ];
-    let given: Vec<SocketAddr> = given.iter().map(|text| text.parse().unwrap()).collect();
-    let left: Vec<_> = usable(given, network().prefix())
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert_eq!(left, ["192.0.2.7:4193", "[fd00::7]:4193", "192.0.2.8:4193"]);
-    let many = (1..100).map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
-    assert_eq!(
-        usable(many.collect(), network().prefix()).len(),
-        ENDPOINTS_MAX
-    );
-}

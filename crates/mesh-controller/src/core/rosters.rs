@@ -24,7 +24,7 @@ const OVERTAKEN_REST: Duration = Duration::from_secs(10);
 
 /// Where a controller's rosters come from, besides pushes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// It signs the inventory that it watches.
     Inventory(PathBuf),
     /// It watches a roster file.
@@ -35,7 +35,7 @@ pub(crate) enum Mode {
 
 /// Who brought a roster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub enum By {
     /// The watched file.
     File(PathBuf),
     /// A push.
@@ -62,7 +62,7 @@ pub(crate) struct Signing {
 
 /// What becomes of a roster.
 #[derive(Debug)]
-pub(crate) enum Judgement {
+pub enum Judgement {
     /// It is to come into force.
     Accept(Arc<Roster>),
     /// It is in force already.
@@ -73,7 +73,7 @@ pub(crate) enum Judgement {
 
 /// Why a roster is not taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PushRefused {
+pub enum PushRefused {
     /// It is forged or broken.
     #[error(transparent)]
     Forged(#[from] RosterError),
@@ -175,7 +175,7 @@ impl Core {
     ///
     /// A watched file is whatever the admin put there: its predecessors may have been there while the
     /// controller was down, so only the signature and the serial count, as for any node.
-    pub(crate) fn judge(
+    pub fn judge(
         &mut self,
         now: Now,
         verified: Result<Roster, RosterError>,
@@ -251,7 +251,7 @@ impl Core {
 
     /// Puts a judged roster in force. Every admitted client is to be told of the serial, apart from the
     /// effects, which are for those that are members no more.
-    pub(crate) fn install(&mut self, now: Now, roster: Arc<Roster>) -> (Vec<Effect>, Vec<Write>) {
+    pub fn install(&mut self, now: Now, roster: Arc<Roster>) -> (Vec<Effect>, Vec<Write>) {
         let serial = roster.head().serial;
         self.signing.highest = self.signing.highest.max(Some(serial));
         if std::mem::take(&mut self.signing.overtaken) {
@@ -324,7 +324,7 @@ impl Core {
     }
 
     /// Notes that a client has the roster in force from this controller.
-    pub(crate) fn gave(&mut self, id: super::ClientId, serial: Serial) {
+    pub fn gave(&mut self, id: super::ClientId, serial: Serial) {
         if let Some(client) = self.clients.get_mut(&id) {
             client.serial = Some(serial);
         }

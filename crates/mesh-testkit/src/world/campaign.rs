@@ -103,11 +103,16 @@ impl fmt::Display for Campaign {
             time,
             direct,
             reached,
+            introduced,
             ..
         } = &self.summary;
         let hours = time.as_secs() / 3600;
         writeln!(f, "{}; {hours} h of virtual time", self.progress())?;
-        for (what, times) in [("reached", reached), ("direct", direct)] {
+        for (what, times) in [
+            ("reached", reached),
+            ("direct", direct),
+            ("introduced", introduced),
+        ] {
             let mut times = times.clone();
             times.sort_unstable();
             let at = |percent: usize| {

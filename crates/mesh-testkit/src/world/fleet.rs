@@ -1,3 +1,5 @@
+mod control;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -9,13 +11,16 @@ use mesh_core::{
     Carrier, Dial, Event, Keeping, Now, PathView, PeerState, PeerStory, Reason, Remote, Transmit,
     Via, WallTime,
 };
-use mesh_types::Instant;
+use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::relay::{self, Frame, MemberTag};
 
 use super::{
     Families, HostId, NatBehaviour, SiteId, Underlay,
+    channels::Channels,
+    controller::Controller,
     machine::{Machine, Member, Peer},
     reference::{self, Verdict},
+    rosters::Published,
     streams::{Streamed, Streams},
 };
 use crate::packets;
@@ -52,6 +57,14 @@ pub struct Fleet {
     seed: u8,
     machines: Vec<Machine>,
     streams: Streams,
+    channels: Channels,
+    controllers: Vec<Controller>,
+    /// All rosters that were signed, the newest last; none where there are no controllers.
+    published: Vec<Arc<Published>>,
+    /// When a machine last took one of them.
+    roster_taken: Instant,
+    /// How often an agent has begun to speak to controllers.
+    clients: u32,
     /// Who is to be relayed by the next roster.
     relay_only: BTreeSet<HostId>,
     /// The newest roster.
@@ -97,6 +110,11 @@ impl Fleet {
             seed: seed.to_be_bytes()[7],
             machines: Vec::new(),
             streams: Streams::new(seed),
+            channels: Channels::new(seed),
+            controllers: Vec::new(),
+            published: Vec::new(),
+            roster_taken: Instant::ZERO,
+            clients: 0,
             relay_only: BTreeSet::new(),
             members: Arc::default(),
             arrived: BTreeMap::new(),
@@ -134,7 +152,8 @@ impl Fleet {
         self.node(site, Families::V4)
     }
 
-    /// Gives all machines that run a roster with all machines but those in `without`, who do not get it.
+    /// Makes a roster with all machines but those in `without`. Without controllers all that run get it at once,
+    /// but for those in `without`; with controllers only the first one comes so.
     pub fn publish(&mut self, without: &[HostId]) {
         let members = (0..self.machines.len())
             .filter(|index| !without.contains(&HostId(*index)))
@@ -146,6 +165,9 @@ impl Fleet {
                 relay_only: self.relay_only.contains(&HostId(index)),
             });
         self.members = Arc::new(members.collect());
+        if !self.controllers.is_empty() {
+            return self.hand_to_controllers();
+        }
         for index in 0..self.machines.len() {
             self.catch_up(HostId(index));
         }
@@ -193,7 +215,11 @@ impl Fleet {
                 .filter(|index| self.underlay.is_awake(HostId(*index)))
                 .filter_map(|index| self.machines[index].poll_timeout())
                 .min();
-            let lines = [self.underlay.poll_timeout(), self.streams.poll_timeout()];
+            let lines = [
+                self.underlay.poll_timeout(),
+                self.streams.poll_timeout(),
+                self.channels.poll_timeout(),
+            ];
             let next = lines.into_iter().flatten().chain(timer).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
@@ -201,6 +227,7 @@ impl Fleet {
             self.advance_to(next);
             self.land_arrivals();
             self.run_streams();
+            self.run_channels();
             self.run_timers();
         }
         self.advance_to(end);
@@ -214,17 +241,21 @@ impl Fleet {
     /// As [`Fleet::send`], with a packet of so many bytes, if that is more than it needs.
     pub fn send_sized(&mut self, from: HostId, to: HostId, bytes: usize) -> u64 {
         self.packets += 1;
-        if !self.runs(from) {
-            return self.packets;
-        }
         let filler = vec![0; bytes.saturating_sub(PACKET_BYTES_MIN)];
         let payload = [MARKER.as_slice(), &filler, &self.packets.to_be_bytes()].concat();
+        self.send_payload(from, to, &payload);
+        self.packets
+    }
+
+    fn send_payload(&mut self, from: HostId, to: HostId, payload: &[u8]) {
+        if !self.runs(from) {
+            return;
+        }
         let (source, destination) = (self.address(from), self.address(to));
-        let packet = packets::ipv6(source, destination, &payload);
+        let packet = packets::ipv6(source, destination, payload);
         let at_once = self.machines[from.0].node.send(&packet, self.now);
         self.transmit(from, at_once);
         self.drain(from);
-        self.packets
     }
 
     /// When and how a packet came, if it did.
@@ -237,8 +268,8 @@ impl Fleet {
         self.arrived.clear();
     }
 
-    /// Tells a machine of its addresses, as its system does after a change and after it woke up. It also
-    /// hears of the newest roster, if it is in it.
+    /// Tells a machine of its addresses, as its system does after a change and after it woke up. Without
+    /// controllers it also hears of the newest roster, if it is in it.
     pub fn notice(&mut self, host: HostId) {
         if !self.runs(host) {
             return;
@@ -257,6 +288,7 @@ impl Fleet {
         self.machines[host.0].stop(self.now);
         let ended = self.streams.end(host);
         self.take_streamed(ended);
+        self.restart_client(host);
         if !running {
             return;
         }
@@ -272,6 +304,7 @@ impl Fleet {
         self.machines[host.0].stop(self.now);
         let handover = self.machines[host.0].hand_over(self.now);
         self.machines[host.0].restart(self.now);
+        self.restart_client(host);
         let members = Arc::clone(&self.machines[host.0].members);
         self.take_roster(host, members);
         let endpoints = self.underlay.endpoints(host);
@@ -324,9 +357,8 @@ impl Fleet {
     /// The moons that a machine asks to relay for it, and whether each does.
     pub fn moons_of(&self, host: HostId) -> Vec<(HostId, bool)> {
         let moons = self.machines[host.0].node.engine.moons(self.now.instant);
-        let host_of = |key| self.hosts().find(|host| self.machines[host.0].key() == key);
         moons
-            .filter_map(|(key, by)| Some((host_of(key)?, by.is_some())))
+            .filter_map(|(key, by)| Some((self.host_of(&key)?, by.is_some())))
             .collect()
     }
 
@@ -392,16 +424,11 @@ impl Fleet {
         self.runs(a) && self.runs(b) && self.knows(a, b) && self.knows(b, a)
     }
 
-    /// Whether no line of these sites loses, doubles or reorders anything.
+    /// Whether no line of these sites loses, doubles, reorders or detains anything.
     pub fn is_calm(&self, sites: &[SiteId]) -> bool {
         sites.iter().all(|site| {
             let line = &self.underlay.gateway(*site).line;
-            [line.up, line.down].iter().all(|way| {
-                let quality = way.quality;
-                quality.loss_percent == 0
-                    && quality.duplicate_percent == 0
-                    && quality.jitter.is_zero()
-            })
+            line.up.is_calm() && line.down.is_calm()
         })
     }
 
@@ -448,7 +475,8 @@ impl Fleet {
     fn catch_up(&mut self, host: HostId) {
         let is_member = self.members.iter().any(|member| member.index == host.0);
         let is_newest = Arc::ptr_eq(&self.machines[host.0].members, &self.members);
-        if self.runs(host) && is_member && !is_newest {
+        let by_hand = self.controllers.is_empty();
+        if by_hand && self.runs(host) && is_member && !is_newest {
             self.take_roster(host, Arc::clone(&self.members));
         }
     }
@@ -583,6 +611,9 @@ impl Fleet {
             self.knows(host, sender),
             "{sender:?} is not in the roster of {host:?} and got a packet through"
         );
+        if !self.controllers.is_empty() && self.is_about_rosters(host, sender, &packet[40..]) {
+            return;
+        }
         let number = packet[packet.len() - 8..].first_chunk().expect("8 bytes");
         let arrived = Arrived {
             at: self.now.instant,
@@ -606,11 +637,22 @@ impl Fleet {
         while let Some(dial) = self.machines[host.0].poll_dial() {
             self.dial(host, dial);
         }
+        self.converse(host);
     }
 
-    /// Does what a machine's shell would about sockets of its own.
+    /// Does what a machine's shell would about sockets of its own and about controllers.
     fn act_on(&mut self, host: HostId, event: Event) {
-        if let Event::Measure { to, data, fresh } = event {
+        if let Event::NeedEndpoints { peer } = &event {
+            if let Some(peer) = self.host_of(peer) {
+                self.need_endpoints(host, peer);
+            }
+        } else if let Event::SessionEstablished { peer, .. } = &event {
+            self.tell_epoch(host, peer);
+        } else if let Event::EpochNotice { peer, serial, .. } = &event {
+            if let Some(peer) = self.host_of(peer) {
+                self.hear_epoch(host, peer, *serial);
+            }
+        } else if let Event::Measure { to, data, fresh } = event {
             if fresh {
                 self.underlay.open_second(host);
             }
@@ -624,10 +666,14 @@ impl Fleet {
         }
     }
 
+    fn host_of(&self, key: &WireguardPublicKey) -> Option<HostId> {
+        self.hosts()
+            .find(|other| self.machines[other.0].key() == *key)
+    }
+
     fn dial(&mut self, host: HostId, dial: Dial) {
         let (Dial::Open(key, carrier) | Dial::Close(key, carrier)) = dial;
-        let has_key = |other: &HostId| self.machines[other.0].key() == key;
-        let moon = self.hosts().find(has_key).expect("a moon is a machine");
+        let moon = self.host_of(&key).expect("a moon is a machine");
         match dial {
             Dial::Open(..) => self.streams.dial(host, moon, carrier, self.now.instant),
             Dial::Close(..) => {

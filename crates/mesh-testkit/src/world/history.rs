@@ -1,3 +1,5 @@
+mod patience;
+
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use arbitrary::{Result, Unstructured};
@@ -6,6 +8,10 @@ use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::patience::{
+    IDLE, IDLE_CONNECTED, IDLE_PER_MOON, IDLE_UNCONNECTED, INTRODUCED, INTRODUCED_LATE, Patience,
+    ROSTER_TAKEN, SEARCH_MAX,
+};
 use super::{Change, Fleet, HostId, Talk, Underlay, Verdict, shape::Shape};
 
 /// Bytes that suffice for a world and for each change after it.
@@ -15,53 +21,6 @@ const CHANGE_BYTES: usize = 24;
 /// Between two packets in each direction while a pair is looked at closely, and later on.
 const TICK: Duration = Duration::from_millis(100);
 const SLOW_TICK: Duration = Duration::from_secs(2);
-
-/// What a pair is given, from its first packet.
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    /// Until a packet has come in each direction, if a moon is there for both.
-    reach: Duration,
-    /// Until packets go without a moon, if they can.
-    direct: Duration,
-}
-
-impl Patience {
-    /// A pair that never spoke, on lines in order and with moons that have been there for a while: three
-    /// round trips through two carriers and 50 ms, and a second.
-    const FRESH: Self = Self {
-        reach: Duration::from_millis(3 * 110 + 50),
-        direct: Duration::from_secs(1),
-    };
-
-    /// The same while lines lose packets: the first handshake may be lost, and be repeated.
-    const FRESH_IN_RAIN: Self = Self {
-        reach: Duration::from_secs(60),
-        direct: Duration::from_secs(120),
-    };
-
-    /// Anything may have happened just before, several things at once, and some of them unnoticed: a moon
-    /// that was away is tried every 30 s, a way that did not answer once a minute.
-    const DISTURBED: Self = Self {
-        reach: Duration::from_secs(35),
-        direct: Duration::from_secs(90),
-    };
-
-    /// The same while lines lose up to 30 % each way: a handshake through a moon passes four of them and
-    /// is repeated every five seconds.
-    const DISTURBED_IN_RAIN: Self = Self {
-        reach: Duration::from_secs(120),
-        direct: Duration::from_secs(240),
-    };
-
-    /// The same if they have no moon in common but by streams: a dial that failed is repeated after a minute,
-    /// and may then take five seconds to fail or succeed.
-    const fn until_dialled(self) -> Self {
-        Self {
-            reach: self.reach.saturating_add(Duration::from_secs(65)),
-            ..self
-        }
-    }
-}
 
 /// What went wrong.
 #[derive(Clone, Debug)]
@@ -106,6 +65,8 @@ pub struct Summary {
     pub direct: Vec<Duration>,
     /// How long it took until a pair had heard of each other, of those that a moon was there for.
     pub reached: Vec<Duration>,
+    /// How long it took until a pair was direct, of those that only a controller was there for.
+    pub introduced: Vec<Duration>,
 }
 
 impl Summary {
@@ -115,6 +76,7 @@ impl Summary {
         self.time += other.time;
         self.direct.extend(other.direct);
         self.reached.extend(other.reached);
+        self.introduced.extend(other.introduced);
     }
 }
 
@@ -176,13 +138,12 @@ impl History {
         let shape = Shape::make(&mut fleet, bytes)?;
         fleet.publish(&[]);
         fleet.run_for(Duration::from_secs(30));
-        let disturbed = Instant::ZERO;
         Ok(Self {
             fleet,
             shape,
             changes: Vec::new(),
             summary: Summary::default(),
-            disturbed,
+            disturbed: Instant::ZERO,
             met: BTreeSet::new(),
         })
     }
@@ -199,8 +160,9 @@ impl History {
         {
             return Ok(Err(what));
         }
-        let mut outcome = Ok(());
-        if bytes.ratio(1, 2)?
+        let mut outcome = self.expect_rosters();
+        if outcome.is_ok()
+            && bytes.ratio(1, 2)?
             && let Some((a, b)) = self.pair(bytes)?
         {
             self.summary.transitions += 1;
@@ -244,8 +206,9 @@ impl History {
         let fleet = &mut self.fleet;
         fleet.forget_arrived();
         let calm = fleet.is_calm(&self.shape.sites);
-        let settled =
-            fleet.now().instant.saturating_since(self.disturbed) >= Duration::from_secs(60);
+        let began = fleet.now().instant;
+        let disturbed = self.disturbed.max(fleet.roster_taken());
+        let settled = began.saturating_since(disturbed) >= Duration::from_secs(60);
         // A moon has a session with everyone already, and may have been looking at an old port since.
         let with_moon = fleet.is_moon(a) || fleet.is_moon(b);
         let fresh = settled && !with_moon && self.met.insert((a, b));
@@ -255,18 +218,33 @@ impl History {
             (false, true) => Patience::DISTURBED,
             (false, false) => Patience::DISTURBED_IN_RAIN,
         };
-        let must_reach = fleet.is_introduced(a, b) && fleet.share_a_moon(a, b);
-        let patience = match fleet.share_a_moon_by_udp(a, b) {
+        let must_reach = |fleet: &Fleet| fleet.is_introduced(a, b) && fleet.share_a_moon(a, b);
+        let served = settled && fleet.is_served(a) && fleet.is_served(b);
+        let by_udp = fleet.share_a_moon_by_udp(a, b);
+        let until_dialled = |patience: Patience| match by_udp {
             true => patience,
             false => patience.until_dialled(),
         };
+        let mut patience = until_dialled(patience);
+        let is_to_be_reached = must_reach(fleet);
         let mut talk = Talk::between(fleet, a, b);
         talk.go_on(fleet, TICK, Duration::from_secs(1));
-        if !must_reach {
-            return Ok(());
+        if !is_to_be_reached {
+            return self.expect_introduced(a, b, talk, served && calm);
         }
         while talk.reached(fleet).is_none() && talk.lasts(fleet) < patience.reach {
             talk.go_on(fleet, TICK, TICK);
+            if fleet.roster_taken() > began {
+                let disturbed = match calm {
+                    true => Patience::DISTURBED,
+                    false => Patience::DISTURBED_IN_RAIN,
+                };
+                let after = fleet.roster_taken().saturating_since(began);
+                patience = until_dialled(disturbed).after(after);
+            }
+        }
+        if !must_reach(fleet) {
+            return Ok(());
         }
         let Some(reached) = talk.reached(fleet).filter(|time| *time <= patience.reach) else {
             let seen = talk.reached(fleet);
@@ -282,8 +260,67 @@ impl History {
         self.expect_reasons(a, b, calm)
     }
 
+    /// A pair without a moon is direct by what a controller tells, if addresses suffice for that.
+    fn expect_introduced(
+        &mut self,
+        a: HostId,
+        b: HostId,
+        mut talk: Talk,
+        fresh: bool,
+    ) -> std::result::Result<(), String> {
+        let fleet = &mut self.fleet;
+        let is_possible = |fleet: &Fleet| {
+            fleet.is_introduced(a, b)
+                && fleet.share_a_controller(a, b)
+                && fleet.verdict_by_addresses(a, b) == Verdict::Direct
+        };
+        if !is_possible(fleet) {
+            return Ok(());
+        }
+        let bound = match (fresh, fleet.is_calm(&self.shape.sites)) {
+            (true, _) => INTRODUCED,
+            (false, true) => INTRODUCED_LATE,
+            (false, false) => INTRODUCED_LATE * 2,
+        };
+        while talk.direct(fleet).is_none() && talk.lasts(fleet) < bound {
+            talk.go_on(fleet, TICK, TICK);
+        }
+        let direct = talk.direct(fleet).filter(|time| *time <= bound);
+        if direct.is_none() && is_possible(fleet) {
+            let seen = talk.direct(fleet);
+            return Err(self.complaint("introduced", a, b, seen, bound));
+        }
+        self.summary.introduced.extend(direct);
+        Ok(())
+    }
+
+    /// Who could have had the newest roster from a controller for long has it.
+    fn expect_rosters(&self) -> std::result::Result<(), String> {
+        let fleet = &self.fleet;
+        let bound = match fleet.is_calm(&self.shape.sites) {
+            true => ROSTER_TAKEN,
+            false => 2 * ROSTER_TAKEN,
+        };
+        if fleet.now().instant.saturating_since(self.disturbed) < bound {
+            return Ok(());
+        }
+        let mut late = fleet
+            .hosts()
+            .filter(|host| !fleet.is_up_to_date(*host) && fleet.reaches_the_newest_roster(*host));
+        match late.next() {
+            Some(host) => Err(format!(
+                "{host:?} does not have the newest roster after {bound:?}, connected: {}",
+                fleet.is_served(host)
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What each of a pair that has just been talking says of the other is so, as far as the world knows.
     fn expect_reasons(&self, a: HostId, b: HostId, calm: bool) -> std::result::Result<(), String> {
+        if !self.fleet.is_introduced(a, b) {
+            return Ok(());
+        }
         for (host, other) in [(a, b), (b, a)] {
             let Some(reason) = self.fleet.reason(host, other) else {
                 return Err(format!("{host:?} has no reason for {other:?}"));
@@ -359,7 +396,8 @@ impl History {
         }
         // Mappings that expired meanwhile may have changed what is possible.
         let direct = talk.direct(fleet).filter(|time| *time <= patience.direct);
-        if direct.is_none() && fleet.verdict(a, b) == Verdict::Direct {
+        let is_possible = fleet.is_introduced(a, b) && fleet.verdict(a, b) == Verdict::Direct;
+        if direct.is_none() && is_possible {
             let seen = talk.direct(fleet);
             return Err(self.complaint("direct", a, b, seen, patience.direct));
         }
@@ -370,9 +408,18 @@ impl History {
     /// Nobody has said anything for long.
     fn expect_silence(&mut self) -> std::result::Result<(), String> {
         let before = std::mem::take(&mut self.fleet.traffic);
+        self.fleet.take_said_to_controllers();
         self.fleet.run_for(Duration::from_secs(60));
+        let said = self.fleet.take_said_to_controllers();
+        let (connected, others) = self.fleet.lines();
+        let said_max = connected * IDLE_CONNECTED + others * IDLE_UNCONNECTED;
+        if said > u64::try_from(said_max).unwrap_or(u64::MAX) {
+            return Err(format!(
+                "{said} messages with controllers in a silent minute, {connected} connected and {others} not"
+            ));
+        }
         let seen = self.fleet.traffic.clone();
-        let machines = self.shape.nodes.len() + self.shape.moons.len();
+        let machines = self.fleet.hosts().count();
         let per_moon = match self.fleet.is_calm(&self.shape.sites) {
             true => IDLE_PER_MOON,
             false => 2 * IDLE_PER_MOON,
@@ -490,14 +537,3 @@ impl Drop for History {
         }
     }
 }
-
-/// Longer than a search for a straight way lasts.
-const SEARCH_MAX: Duration = Duration::from_secs(4);
-
-/// Longer than an unanswered packet is tried for: a session may last three minutes more, and nine minutes after it
-/// everybody has given up.
-const IDLE: Duration = Duration::from_secs(1_000);
-
-/// What a moon and a client of it may exchange in an idle minute: three renewals of two datagrams, a
-/// handshake, and what a moon that is away is tried with. Twice that where lines lose up to 30 % each way.
-const IDLE_PER_MOON: usize = 64;

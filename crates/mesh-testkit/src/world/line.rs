@@ -10,6 +10,8 @@ use crate::LinkQuality;
 pub struct Way {
     /// Time on the way, and what goes wrong there.
     pub quality: LinkQuality,
+    /// Time on the way besides, as when it goes round about.
+    pub detour: Duration,
     /// The largest IP packet that passes, in bytes.
     pub mtu: usize,
     /// Whether the sender of a larger one is told (ICMP), or it vanishes.
@@ -48,10 +50,19 @@ impl Way {
                 loss_percent: 0,
                 duplicate_percent: 0,
             },
+            detour: Duration::ZERO,
             mtu: 1500,
             tells_too_big: true,
             is_up: true,
         }
+    }
+
+    /// Whether it loses, doubles, reorders and detains nothing.
+    pub const fn is_calm(&self) -> bool {
+        self.quality.loss_percent == 0
+            && self.quality.duplicate_percent == 0
+            && self.quality.jitter.is_zero()
+            && self.detour.is_zero()
     }
 
     /// Takes an IP packet of so many bytes.
@@ -78,9 +89,10 @@ impl Way {
         }
         let twice = happens(duplicate_percent);
         let jitter = u64::try_from(jitter.as_micros()).unwrap_or(u64::MAX);
+        let time = latency + self.detour;
         let mut delay = || match jitter {
-            0 => latency,
-            jitter => latency + Duration::from_micros(rng.gen_range(0..=jitter)),
+            0 => time,
+            jitter => time + Duration::from_micros(rng.gen_range(0..=jitter)),
         };
         Carried::After(delay(), twice.then(delay))
     }

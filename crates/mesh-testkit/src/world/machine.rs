@@ -4,11 +4,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use mesh_core::{
-    Carrier, Dial, Dialler, Event, Forwarded, Handover, Now, PathView, PeerState, PeerStory,
-    Protocol, Reason, Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit, Via,
+    Carrier, Dial, Dialler, Event, Forwarded, Handover, Hearsay, Now, PathView, PeerState,
+    PeerStory, Protocol, Reason, Refusal, RelayLimits, RelayServer, Remote, StreamId, Transmit,
+    Via,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 
+use super::{client::Client, rosters::Published};
 use crate::{Delivered, Node};
 
 /// What a roster says of one member, as far as it matters here.
@@ -32,8 +34,14 @@ pub(super) struct Machine {
     pub(super) node: Node,
     /// The members of the roster that it holds.
     pub(super) members: Arc<Vec<Member>>,
+    /// The same as it was signed; `None` where there are no controllers.
+    pub(super) held: Option<Arc<Published>>,
+    /// What it knows of controllers.
+    pub(super) client: Client,
     /// Whether its process runs.
     pub(super) running: bool,
+    /// Where peers are, as it heard.
+    hearsay: BTreeMap<WireguardPublicKey, Hearsay>,
     relay: Option<Arc<RelayServer>>,
     /// Its clients when its process ended, as on its disk.
     clients: BTreeMap<WireguardPublicKey, SocketAddr>,
@@ -49,7 +57,10 @@ impl Machine {
         let mut machine = Self {
             node: Node::new(seed, number, now),
             members: Arc::default(),
+            held: None,
+            client: Client::default(),
             running: true,
+            hearsay: BTreeMap::new(),
             relay: None,
             clients: BTreeMap::new(),
             dialler: Dialler::default(),
@@ -88,6 +99,7 @@ impl Machine {
         self.node.restart(now);
         self.dialler = Dialler::default();
         self.reached.clear();
+        self.hearsay.clear();
         if self.is_moon() {
             self.begin_relaying();
         }
@@ -131,10 +143,17 @@ impl Machine {
             .map(|member| nodes[member.index].config.key)
             .collect();
         engine.set_moons(&moons, clock);
+        let is_peer = |key: &_| {
+            members
+                .iter()
+                .any(|member| nodes[member.index].config.key == *key)
+        };
+        self.hearsay.retain(|key, _| is_peer(key));
         for member in members.iter() {
             if let Some(endpoints) = &member.moon_at {
                 let key = nodes[member.index].config.key;
-                engine.set_candidates(&key, endpoints.clone(), clock);
+                let known = self.hearsay.entry(key).or_default().hear(endpoints);
+                engine.set_candidates(&key, known, clock);
             }
         }
         if let Some(relay) = &self.relay {
@@ -145,12 +164,38 @@ impl Machine {
         self.dialler.network_changed(now.instant);
     }
 
+    /// Hears where a peer is, and if `probe` opens this side towards it.
+    pub(super) fn hear_where(
+        &mut self,
+        peer: &WireguardPublicKey,
+        endpoints: &[SocketAddr],
+        probe: bool,
+        now: Now,
+    ) {
+        let clock = self.node.clock(now);
+        let known = self.hearsay.entry(*peer).or_default().hear(endpoints);
+        self.node.engine.set_candidates(peer, known, clock);
+        if probe {
+            self.node.engine.probe(peer, clock);
+        }
+    }
+
+    /// Tells a peer with a session which roster it holds.
+    pub(super) fn tell_epoch(&mut self, peer: &WireguardPublicKey, held: &Published, now: Now) {
+        let clock = self.node.clock(now);
+        let (serial, hash) = (held.serial().get(), held.roster.head_hash().0);
+        self.node
+            .engine
+            .send_epoch_notice(peer, serial, hash, clock);
+    }
+
     /// Hears from the system that the machine's addresses changed, or that it woke up.
     pub(super) fn network_changed(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
         let clock = self.node.clock(now);
         self.node.engine.set_own_endpoints(endpoints, clock);
         self.node.engine.network_changed(clock);
         self.dialler.network_changed(now.instant);
+        self.client.endpoints_changed();
     }
 
     /// Hears which streams there are to another.
@@ -230,7 +275,11 @@ impl Machine {
 
     /// When its timers run next; `None` while it is off.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let timers = [self.node.engine.poll_timeout(), self.dialler.poll_timeout()];
+        let timers = [
+            self.node.engine.poll_timeout(),
+            self.dialler.poll_timeout(),
+            self.client.poll_timeout(),
+        ];
         timers.into_iter().flatten().min().filter(|_| self.running)
     }
 

@@ -108,6 +108,35 @@ pub fn pair(underlay: &Underlay, a: HostId, b: HostId, now: Instant) -> Verdict 
         .expect("two families")
 }
 
+/// What is to be expected of two hosts that know of each other no more than their addresses, as a controller
+/// tells them: nothing where one has to be reached through a NAT.
+pub fn by_addresses(underlay: &Underlay, a: HostId, b: HostId) -> Verdict {
+    let severed = underlay.is_severed(a, b) || underlay.is_severed(b, a);
+    let through = |v4: bool| {
+        let shares_a_site = share_a_site(underlay, a, b, v4);
+        let sides = underlay
+            .default_interface(a, v4)
+            .zip(underlay.default_interface(b, v4));
+        shares_a_site
+            || sides.is_some_and(|((from, _), (to, _))| {
+                let meeting = meeting_site(underlay, from, to);
+                let translates = |site: SiteId| {
+                    below(underlay, site, meeting)
+                        .any(|at| matches!(passage(underlay, at, v4), Passage::Translated(_)))
+                };
+                passes(underlay, from, meeting, v4)
+                    && passes(underlay, to, meeting, v4)
+                    && (!translates(from) && !translates(to) || from == meeting || to == meeting)
+            })
+    };
+    let is_online = underlay.is_online(a) && underlay.is_online(b);
+    if is_online && !severed && (through(true) || through(false)) {
+        Verdict::Direct
+    } else {
+        Verdict::Possible
+    }
+}
+
 /// Whether datagrams go both ways between a host and one that is on the internet directly.
 pub fn reaches_internet(underlay: &Underlay, host: HostId, server: HostId) -> bool {
     let severed = underlay.is_severed(host, server) || underlay.is_severed(server, host);
@@ -123,10 +152,7 @@ pub fn reaches_internet(underlay: &Underlay, host: HostId, server: HostId) -> bo
 }
 
 fn family(underlay: &Underlay, a: HostId, b: HostId, v4: bool, now: Instant) -> Verdict {
-    let shares_a_site = underlay
-        .interfaces(a, v4)
-        .any(|(site, _)| underlay.interfaces(b, v4).any(|(other, _)| site == other));
-    if shares_a_site {
+    if share_a_site(underlay, a, b, v4) {
         return Verdict::Direct;
     }
     let (Some(from), Some(to)) = (
@@ -153,6 +179,15 @@ fn family(underlay: &Underlay, a: HostId, b: HostId, v4: bool, now: Instant) -> 
         side(underlay, from, top, v4, now),
         side(underlay, to, top, v4, now),
     )
+}
+
+/// Whether two hosts are at one site, and send to each other there.
+fn share_a_site(underlay: &Underlay, a: HostId, b: HostId, v4: bool) -> bool {
+    underlay.interfaces(a, v4).any(|(site, from)| {
+        underlay.interfaces(b, v4).any(|(other, to)| {
+            site == other && underlay.is_sent_at(a, to, site) && underlay.is_sent_at(b, from, site)
+        })
+    })
 }
 
 /// The lowest site that both are below of, or at.

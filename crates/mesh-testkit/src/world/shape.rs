@@ -13,12 +13,14 @@ const CARRIER_LATENCY: Duration = Duration::from_millis(15);
 pub(super) struct Shape {
     pub(super) moons: Vec<HostId>,
     pub(super) nodes: Vec<HostId>,
+    /// Where controllers are: on moons, or on machines of their own, which do not relay.
+    pub(super) controllers: Vec<HostId>,
     /// All but the internet.
     pub(super) sites: Vec<SiteId>,
 }
 
 impl Shape {
-    /// One to three moons, two to five sites of all kinds, and three to six nodes at them.
+    /// One to three moons, two to five sites of all kinds, three to six nodes at them, and up to two controllers.
     pub(super) fn make(fleet: &mut Fleet, bytes: &mut Unstructured<'_>) -> Result<Self> {
         let moons = (0..bytes.int_in_range(1..=3)?)
             .map(|_| fleet.moon())
@@ -30,12 +32,23 @@ impl Shape {
         let mut shape = Self {
             moons,
             nodes: Vec::new(),
+            controllers: Vec::new(),
             sites,
         };
         for _ in 0..bytes.int_in_range(3..=6)? {
             let site = shape.place(bytes)?;
             let families = families(bytes)?;
             shape.nodes.push(fleet.node(site, families));
+        }
+        for index in 0..*bytes.choose(&[0, 0, 1, 2])? {
+            let moon = shape.moons.get(index).copied();
+            let own = bytes.ratio(1, 3)?;
+            let host = match moon.filter(|_| !own) {
+                Some(moon) => moon,
+                None => fleet.node(Underlay::INTERNET, Families::Dual),
+            };
+            fleet.add_controller(host);
+            shape.controllers.push(host);
         }
         Ok(shape)
     }

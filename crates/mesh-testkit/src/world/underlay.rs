@@ -100,11 +100,15 @@ struct Host {
     last_port: u16,
 }
 
-/// A host's place at a site. Of several, the first that is up is the default route.
+/// A host's place at a site. Of several, the first that is up and routed is the default route.
 struct Interface {
     site: SiteId,
     addresses: Vec<IpAddr>,
     line: Line,
+    /// Whether a route leads from here beyond the site.
+    routed: bool,
+    /// Whether nothing passes, although all looks well.
+    captive: bool,
 }
 
 /// How segments of a TCP connection go between a host and one on the internet.
@@ -112,6 +116,8 @@ struct Interface {
 pub(super) struct Pipe {
     /// The host's address.
     pub(super) source: IpAddr,
+    /// The same as the internet sees it.
+    pub(super) outer: IpAddr,
     /// One way.
     pub(super) latency: Duration,
     /// Of the worst line.
@@ -231,15 +237,64 @@ impl Underlay {
             site,
             addresses,
             line: Line::good(latency),
+            routed: true,
+            captive: false,
         });
+    }
+
+    /// Takes the first interface from a host.
+    pub fn detach_first(&mut self, host: HostId) {
+        if !self.hosts[host.0].interfaces.is_empty() {
+            let interface = self.hosts[host.0].interfaces.remove(0);
+            self.release(interface);
+        }
+    }
+
+    /// Makes a host's second interface its first, and so the default route.
+    pub fn rotate(&mut self, host: HostId) {
+        let interfaces = &mut self.hosts[host.0].interfaces;
+        if !interfaces.is_empty() {
+            interfaces.rotate_left(1);
+        }
+    }
+
+    /// Takes a host's default routes, or gives them back. Its addresses stay, and so do others at its sites.
+    pub fn set_routed(&mut self, host: HostId, routed: bool) {
+        for interface in &mut self.hosts[host.0].interfaces {
+            interface.routed = routed;
+        }
+    }
+
+    /// Whether a host has a default route.
+    pub fn is_routed(&self, host: HostId) -> bool {
+        let mut interfaces = self.hosts[host.0].interfaces.iter();
+        interfaces.any(|interface| interface.routed)
+    }
+
+    /// Lets nothing pass between a host and its sites, as before a log-in, or everything. Its addresses and routes
+    /// stay.
+    pub fn set_captive(&mut self, host: HostId, captive: bool) {
+        for interface in &mut self.hosts[host.0].interfaces {
+            interface.captive = captive;
+        }
+    }
+
+    /// Whether nothing passes between a host and one of its sites.
+    pub fn is_captive(&self, host: HostId) -> bool {
+        let mut interfaces = self.hosts[host.0].interfaces.iter();
+        interfaces.any(|interface| interface.captive)
     }
 
     /// Takes all interfaces from a host.
     pub fn detach(&mut self, host: HostId) {
         for interface in std::mem::take(&mut self.hosts[host.0].interfaces) {
-            for address in interface.addresses {
-                self.sites[interface.site.0].holders.remove(&address);
-            }
+            self.release(interface);
+        }
+    }
+
+    fn release(&mut self, interface: Interface) {
+        for address in interface.addresses {
+            self.sites[interface.site.0].holders.remove(&address);
         }
     }
 
@@ -320,25 +375,41 @@ impl Underlay {
         self.severed.clear();
     }
 
-    /// The interface that a host uses for a family by default: its site and address.
+    /// The interface that a host uses for a family by default: its site and address; `None` if nothing passes
+    /// there.
     pub(super) fn default_interface(&self, host: HostId, v4: bool) -> Option<(SiteId, IpAddr)> {
-        self.interfaces(host, v4).next()
+        let mut routed = self.up(host, v4).filter(|(interface, _)| interface.routed);
+        let (interface, address) = routed.next()?;
+        (!interface.captive).then_some((interface.site, address))
     }
 
-    /// A host's interfaces that are up and have the family, each with its site and address.
+    /// A host's interfaces by which something passes and that have the family, each with its site and address.
     pub(super) fn interfaces(
         &self,
         host: HostId,
         v4: bool,
     ) -> impl Iterator<Item = (SiteId, IpAddr)> + '_ {
-        self.hosts[host.0]
-            .interfaces
-            .iter()
+        // Nobody is next to each other on the internet.
+        self.up(host, v4)
+            .filter(|(i, _)| !i.captive && (i.routed || i.site != Self::INTERNET))
+            .map(|(interface, address)| (interface.site, address))
+    }
+
+    /// A host's interfaces that are up and have the family, each with its address.
+    fn up(&self, host: HostId, v4: bool) -> impl Iterator<Item = (&Interface, IpAddr)> + '_ {
+        let interfaces = self.hosts[host.0].interfaces.iter();
+        interfaces
             .filter(|interface| interface.line.is_up())
             .filter_map(move |interface| {
                 let address = interface.addresses.iter().find(|a| a.is_ipv4() == v4)?;
-                Some((interface.site, *address))
+                Some((interface, *address))
             })
+    }
+
+    /// Whether what a host sends to an address goes to this site at first.
+    pub(super) fn is_sent_at(&self, host: HostId, to: IpAddr, site: SiteId) -> bool {
+        let way = self.way_out(host, SocketAddr::new(to, PORT));
+        way.is_some_and(|(at, ..)| at == site)
     }
 
     /// Whether `to` gets nothing from `from`.
@@ -415,9 +486,11 @@ impl Underlay {
 
     fn arrive(&mut self, host: HostId, packet: Packet) {
         // The host may have moved while the packet was on its line.
-        let is_here = self
-            .addresses(host)
-            .any(|address| address == packet.to.ip());
+        let is_here = self.hosts[host.0].interfaces.iter().any(|interface| {
+            interface.line.is_up()
+                && !interface.captive
+                && interface.addresses.contains(&packet.to.ip())
+        });
         let second = self.hosts[host.0].second_port == Some(packet.to.port());
         if is_here
             && self.is_awake(host)

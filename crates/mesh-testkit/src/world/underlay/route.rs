@@ -1,6 +1,9 @@
 //! How a packet finds its way: down to whoever holds the address, else up.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use mesh_core::Carrier;
 use mesh_types::Instant;
@@ -21,7 +24,7 @@ enum Next {
 
 impl Underlay {
     /// The site, line and source address with which a host sends to `to`: of the interface at whose site
-    /// the address is, else of the first that is up and has the family.
+    /// the address is, else of the first that is up, has the family and a route; `None` if nothing passes there.
     pub(super) fn way_out(&self, host: HostId, to: SocketAddr) -> Option<(SiteId, Way, IpAddr)> {
         let host = &self.hosts[host.0];
         if !host.awake {
@@ -32,16 +35,16 @@ impl Underlay {
                 .addresses
                 .iter()
                 .find(|address| address.is_ipv4() == to.is_ipv4())?;
-            interface
-                .line
-                .up
-                .is_up
-                .then_some((interface.site, interface.line.up, *source))
+            interface.line.up.is_up.then_some((interface, *source))
         });
-        let on_link = usable
-            .clone()
-            .find(|(site, ..)| self.sites[site.0].holders.contains_key(&to.ip()));
-        on_link.or_else(|| usable.clone().next())
+        let on_link = usable.clone().find(|(interface, _)| {
+            let is_there = self.sites[interface.site.0].holders.contains_key(&to.ip());
+            // Nobody is next to each other on the internet.
+            is_there && (interface.routed || interface.site != Self::INTERNET)
+        });
+        let mut routed = usable.filter(|(interface, _)| interface.routed);
+        let (interface, source) = on_link.or_else(|| routed.next())?;
+        (!interface.captive).then_some((interface.site, interface.line.up, source))
     }
 
     /// How a stream goes from a host to one that is on the internet directly; `None`: it does not. Gateways let
@@ -70,6 +73,7 @@ impl Underlay {
         let (mut site, source) = self.default_interface(host, v4)?;
         let (at, _) = self.default_interface(server, v4)?;
         let mut lines = vec![line_of(host, site)?, line_of(server, at)?];
+        let mut outer = source;
         while site != Self::INTERNET {
             let gateway = &self.sites[site.0].gateway;
             let passage = if v4 { &gateway.v4 } else { &gateway.v6 };
@@ -77,14 +81,21 @@ impl Underlay {
             if dropped || !passage.is_there() {
                 return None;
             }
+            if let Passage::Translated(nat) = passage {
+                outer = nat.external();
+            }
             lines.push(gateway.line);
             site = self.parent(site);
         }
         let ways = lines.iter().flat_map(|line| [line.up, line.down]);
         let loss_percent = ways.map(|way| way.quality.loss_percent).max()?;
+        let time = |way: Way| way.quality.latency + way.detour;
+        let up: Duration = lines.iter().map(|line| time(line.up)).sum();
+        let down: Duration = lines.iter().map(|line| time(line.down)).sum();
         lines.iter().all(Line::is_up).then(|| Pipe {
             source,
-            latency: lines.iter().map(|line| line.up.quality.latency).sum(),
+            outer,
+            latency: (up + down) / 2,
             loss_percent,
         })
     }
