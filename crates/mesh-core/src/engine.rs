@@ -7,6 +7,7 @@ mod measure;
 mod moons;
 mod output;
 mod peer;
+mod predict;
 mod story;
 mod timers;
 mod ways;
@@ -512,6 +513,7 @@ impl Engine {
             self.deadlines.extend(after.map(|at| (at, *id)));
         }
         self.context.publish();
+        self.run_foretelling(now);
         Some(result)
     }
 
