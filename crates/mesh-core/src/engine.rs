@@ -7,6 +7,7 @@ mod measure;
 mod moons;
 mod output;
 mod peer;
+mod predict;
 mod recall;
 mod story;
 mod timers;
@@ -519,6 +520,7 @@ impl Engine {
             self.deadlines.extend(after.map(|at| (at, *id)));
         }
         self.context.publish();
+        self.run_foretelling(now);
         Some(result)
     }
 

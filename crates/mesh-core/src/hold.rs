@@ -122,6 +122,11 @@ impl Hold {
         self.at = now + FAILED;
     }
 
+    /// It is to be tried another time.
+    pub(crate) fn put_off(&mut self, now: Instant) {
+        self.at = now + SETTLED;
+    }
+
     /// A mapping in use was lost.
     pub(crate) fn lost(&mut self, now: Instant) {
         let lately = self

@@ -62,7 +62,7 @@ pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};
 pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,
 };
-pub use reason::{Mapping, Reach, Reason};
+pub use reason::{Mapping, Prediction, Reach, Reason};
 pub use relay::{Forwarded, Granted, RelayDropped, RelayLimits, RelayServer, RelayView};
 pub use session::SealError;
 pub use stamps::Stamp;

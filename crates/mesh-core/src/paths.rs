@@ -14,10 +14,12 @@
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
 //! | a probe to keep a NAT's mapping | [`Facts::keep`] after the last packet on a straight way, while there is traffic |
 //! | probes of the size of packets | `mtu`, on the way in use |
+//! | probes of ports that nobody told | `predict`, where both sides have NATs that count |
 
 mod budget;
 mod history;
 mod mtu;
+mod predict;
 mod table;
 mod view;
 mod why;
@@ -30,6 +32,7 @@ use self::{
     budget::Budget,
     history::History,
     mtu::MtuFacts,
+    predict::Predict,
     table::{BURST, OWED_INTERVAL, Table, Way, rank},
 };
 use crate::{Remote, StreamId, Via};
@@ -37,6 +40,7 @@ pub(crate) use mtu::{CHECK as MTU_CHECK, FLOOR};
 pub use mtu::{MTU_BASE, MTU_MAX};
 
 pub use history::{PathChange, PathEvent};
+pub(crate) use predict::{Forecast, Part, Step};
 pub use table::Origin;
 pub use view::PathView;
 pub(crate) use why::OwnSide;
@@ -135,6 +139,7 @@ pub(crate) struct Paths {
     search: Option<Instant>,
     history: History,
     budget: Budget,
+    predict: Predict,
 }
 
 #[derive(Debug)]
@@ -218,6 +223,11 @@ impl Paths {
     /// Hears from the peer itself where it is: what was told before and did not answer is no more.
     pub(crate) fn told(&mut self, ways: &[Via], now: Instant) {
         let selected = self.selected;
+        let mut addresses = ways.iter().filter_map(|via| Some(via.udp()?.ip()));
+        if addresses.any(|address| !self.is_told_at(address)) {
+            // It is behind another NAT, perhaps.
+            self.predict.forget();
+        }
         self.ways.retain(|via, way| {
             way.is_proven()
                 || via.udp().is_none()
@@ -372,6 +382,7 @@ impl Paths {
         self.begin_search(now);
         self.retry = Some((now + RETRY.0, RETRY.0));
         self.budget.refill();
+        self.predict.forget();
         self.doubt = self.selected.map(|_| Doubt {
             since: now,
             sent: 0,
@@ -427,11 +438,20 @@ impl Paths {
             .and_then(|via| self.ways.get(via))
             .and_then(|way| way.mtu.due(mtu_facts(way, facts, now)));
         // What lies in the past is done already, or waits for a fact to change.
-        [doubt, bursts, retry, keep, mtu, self.cold_due(facts)]
-            .into_iter()
-            .flatten()
-            .map(|at| at.max(now + Duration::from_millis(1)))
-            .min()
+        let predict = self.predict.deadline();
+        [
+            doubt,
+            bursts,
+            retry,
+            keep,
+            mtu,
+            predict,
+            self.cold_due(facts),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|at| at.max(now + Duration::from_millis(1)))
+        .min()
     }
 
     fn run_doubt(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) {
@@ -589,6 +609,9 @@ impl Paths {
         if let Some(way) = self.ways.get_mut(via) {
             way.left = None;
         }
+        if self.is_best_kind() {
+            self.predict.forget();
+        }
     }
 
     fn run_retry(&mut self, facts: &Facts, now: Instant, probes: &mut Vec<Via>) -> bool {
@@ -600,6 +623,7 @@ impl Paths {
         }
         let next = (interval * 2).min(RETRY.1);
         self.retry = Some((now + next, next));
+        self.predict.schedule(now);
         // Relays, too: which of them is the fastest may have changed, that in use included.
         for (_, way) in self.ways.iter_mut() {
             way.burst.get_or_insert((now, 0));

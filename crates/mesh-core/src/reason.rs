@@ -35,7 +35,10 @@ pub enum Reason {
     NoCommonFamily,
     /// Relayed: on both sides a NAT gives each destination another port, so that neither can tell the other
     /// where to send to.
-    BothNatsVary,
+    BothNatsVary {
+        /// What came of guessing it.
+        prediction: Prediction,
+    },
     /// Relayed: this side's NAT gives each destination another port, and no candidate answers.
     OwnNatVaries,
     /// Relayed: the peer's NAT gives each destination another port, and no candidate answers.
@@ -115,6 +118,27 @@ pub enum Reason {
     ThisMachine,
 }
 
+/// What came of foretelling the ports of two NATs that give each destination another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prediction {
+    /// Nothing is known: it was not tried yet, or is left to the peer.
+    #[default]
+    Pending,
+    /// Fewer than two moons said where they see another socket of this machine.
+    Unmeasured,
+    /// The NAT here gives ports in no order.
+    UnorderedHere,
+    /// The peer says the same of its own.
+    UnorderedThere,
+    /// The peer does not say what its NAT does.
+    Unanswered,
+    /// So many attempts in a row found no port.
+    Missed {
+        /// How many.
+        attempts: u32,
+    },
+}
+
 /// What a reason comes down to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
@@ -151,7 +175,7 @@ impl Reason {
             Self::RelayOnly => "relay-only",
             Self::NoCandidates => "no-candidates",
             Self::NoCommonFamily => "no-common-family",
-            Self::BothNatsVary => "both-nats-vary",
+            Self::BothNatsVary { .. } => "both-nats-vary",
             Self::OwnNatVaries => "own-nat-varies",
             Self::PeerNatVaries => "peer-nat-varies",
             Self::NoAnswer { .. } => "no-answer",
@@ -185,7 +209,7 @@ impl Reason {
             | Self::RelayOnly
             | Self::NoCandidates
             | Self::NoCommonFamily
-            | Self::BothNatsVary
+            | Self::BothNatsVary { .. }
             | Self::OwnNatVaries
             | Self::PeerNatVaries
             | Self::NoAnswer { .. } => Reach::Relayed,
@@ -229,7 +253,7 @@ impl Reason {
             | Self::RelayOnly
             | Self::NoCandidates
             | Self::NoCommonFamily
-            | Self::BothNatsVary
+            | Self::BothNatsVary { .. }
             | Self::OwnNatVaries
             | Self::PeerNatVaries
             | Self::NoAnswer { .. }

@@ -23,10 +23,11 @@
 //! | 10 knock answer | 8 bytes id of the request, 1 byte outcome, 1 byte zero, 2 bytes the other port |
 //! | 11 ask again | nothing |
 //! | 12 moons | 1 byte number, 3 bytes zero, 32 bytes the X25519 public key of each |
+//! | 13 forecast | 8 bytes id, 1 byte 1 if the receiver's is asked for, 1 byte stride (two's complement), 2 bytes zero, 18 bytes endpoint |
 //!
 //! An endpoint is 16 bytes of IPv6 address, an IPv4 address mapped into it (RFC 4291 section 2.5.5.2), and 2
 //! bytes of port. In the answers it is where the request came from, as the answerer sees it; all zero means
-//! that this was no UDP endpoint of the sender's.
+//! that this was no UDP endpoint of the sender's, and in a forecast that the sender has none.
 //!
 //! A longer body than a reader knows is allowed: the rest is ignored. Another version or an unknown kind
 //! is passed over. The packets speak only for the peer whose session carried them.
@@ -68,6 +69,7 @@ const KIND_KNOCK_REQUEST: u8 = 9;
 const KIND_KNOCK_ANSWER: u8 = 10;
 const KIND_ASK_AGAIN: u8 = 11;
 const KIND_MOONS: u8 = 12;
+const KIND_FORECAST: u8 = 13;
 
 /// One packet between two agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +162,17 @@ pub enum TunnelMessage {
     Moons {
         /// Their X25519 public keys, the nearest first; at most [`MOONS_MAX`].
         keys: Vec<[u8; 32]>,
+    },
+    /// Tells which external port the sender's NAT gives next, and which ones after that.
+    Forecast {
+        /// Chosen by who asks, and the same in the answer.
+        id: u64,
+        /// Whether the receiver's is asked for in return.
+        tell_yours: bool,
+        /// From each port to the next.
+        stride: i8,
+        /// The next one, at the NAT's address; `None`: its ports are in no order.
+        next: Option<SocketAddr>,
     },
 }
 
@@ -341,6 +354,19 @@ pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes
             body.extend(keys[..told].as_flattened());
             (KIND_MOONS, body)
         }
+        TunnelMessage::Forecast {
+            id,
+            tell_yours,
+            stride,
+            next,
+        } => {
+            let mut body = id.to_be_bytes().to_vec();
+            body.push(u8::from(tell_yours));
+            body.extend(stride.to_be_bytes());
+            body.extend([0; 2]);
+            body.extend(emit_endpoint(next));
+            (KIND_FORECAST, body)
+        }
     };
     let padded = usize::from(packet_bytes).saturating_sub(BODY_OFFSET);
     body.resize(body.len().max(padded), 0);
@@ -501,6 +527,18 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
                 keys: keys.filter_map(|key| key.first_chunk().copied()).collect(),
             })
         }
+        KIND_FORECAST => {
+            let (id, rest) = parse_word(body)?;
+            let ([flags, stride, _, _], rest) =
+                rest.split_first_chunk().ok_or(ParseError::Malformed)?;
+            let next = rest.first_chunk().ok_or(ParseError::Malformed)?;
+            Ok(TunnelMessage::Forecast {
+                id,
+                tell_yours: flags & 1 == 1,
+                stride: i8::from_be_bytes([*stride]),
+                next: parse_endpoint(next),
+            })
+        }
         kind => Err(ParseError::Unknown { version, kind }),
     }
 }
@@ -614,6 +652,22 @@ mod tests {
         golden.extend([1, 2, 3, 4, 5, 6, 7, 8]);
         golden.extend([0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
         assert_eq!(emit(request, agent()), golden);
+    }
+
+    #[test]
+    fn a_forecast_has_its_golden_bytes() {
+        let forecast = TunnelMessage::Forecast {
+            id: 0x0102_0304_0506_0708,
+            tell_yours: true,
+            stride: -2,
+            next: Some(SocketAddr::from(([192, 0, 2, 1], 4193))),
+        };
+        let mut golden = vec![1, 13, 0, 0];
+        golden.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        golden.extend([1, 0xfe, 0, 0]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+        golden.extend([0x10, 0x61]);
+        assert_eq!(emit(forecast, agent())[PAYLOAD_OFFSET..], golden);
     }
 
     #[test]
@@ -813,6 +867,14 @@ mod tests {
             Just(TunnelMessage::AskAgain),
             prop::collection::vec(any::<[u8; 32]>(), 0..=MOONS_MAX)
                 .prop_map(|keys| TunnelMessage::Moons { keys }),
+            (any::<(u64, bool, i8)>(), prop::option::of(any_endpoint())).prop_map(
+                |((id, tell_yours, stride), next)| TunnelMessage::Forecast {
+                    id,
+                    tell_yours,
+                    stride,
+                    next,
+                }
+            ),
         ]
     }
 

@@ -1,3 +1,4 @@
+use mesh_core::Prediction;
 use mesh_inventory::roster::Role;
 use mesh_types::WireguardPublicKey;
 use mesh_wire::tunnel::RelayRefused;
@@ -46,7 +47,9 @@ fn examples() -> Vec<Reason> {
         Reason::RelayOnly,
         Reason::NoCandidates,
         Reason::NoCommonFamily,
-        Reason::BothNatsVary,
+        Reason::BothNatsVary {
+            prediction: Prediction::Pending,
+        },
         Reason::OwnNatVaries,
         Reason::PeerNatVaries,
         Reason::NoAnswer {
@@ -84,7 +87,7 @@ const fn place(reason: Reason) -> usize {
         Reason::RelayOnly => 5,
         Reason::NoCandidates => 6,
         Reason::NoCommonFamily => 7,
-        Reason::BothNatsVary => 8,
+        Reason::BothNatsVary { .. } => 8,
         Reason::OwnNatVaries => 9,
         Reason::PeerNatVaries => 10,
         Reason::NoAnswer { .. } => 11,

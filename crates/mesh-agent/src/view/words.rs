@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_core::Reason;
+use mesh_core::{Prediction, Reason};
 use mesh_inventory::roster::Member;
 use mesh_types::AGENT_PORT;
 use mesh_wire::tunnel::RelayRefused;
@@ -29,7 +29,10 @@ pub(crate) fn short(
         Reason::RelayOnly => "by the inventory, this pair is relayed".to_owned(),
         Reason::NoCandidates => "nobody said where else it is".to_owned(),
         Reason::NoCommonFamily => "the two have no IP version in common".to_owned(),
-        Reason::BothNatsVary => "both NATs give each destination another port".to_owned(),
+        Reason::BothNatsVary { prediction } => format!(
+            "both NATs give each destination another port{}",
+            predicted(prediction)
+        ),
         Reason::OwnNatVaries => "the NAT here gives each destination another port".to_owned(),
         Reason::PeerNatVaries => "its NAT gives each destination another port".to_owned(),
         Reason::NoAnswer { candidates, probes } => {
@@ -108,7 +111,7 @@ pub(crate) fn helps(reason: Reason, member: &Member, scene: &Scene) -> Option<St
         Reason::NoCommonFamily => {
             "an address of the other IP version on either side; until then a moon with both carries the packets".to_owned()
         }
-        Reason::BothNatsVary => format!(
+        Reason::BothNatsVary { .. } => format!(
             "a port forwarding of UDP {port} to this machine or of UDP {AGENT_PORT} to `{name}`, or IPv6 on both sides"
         ),
         Reason::OwnNatVaries => format!(
@@ -158,6 +161,19 @@ pub(crate) fn helps(reason: Reason, member: &Member, scene: &Scene) -> Option<St
         Reason::NotAdmitted => "`mesh status` says why this machine is not admitted".to_owned(),
     };
     Some(text)
+}
+
+/// What came of guessing the ports.
+fn predicted(prediction: Prediction) -> String {
+    match prediction {
+        Prediction::Pending => String::new(),
+        Prediction::Unmeasured => "; which one comes next, no two moons say".to_owned(),
+        Prediction::UnorderedHere => ", the one here in no order".to_owned(),
+        Prediction::UnorderedThere => ", the one there in no order".to_owned(),
+        Prediction::Unanswered => "; its agent does not say which one comes next".to_owned(),
+        Prediction::Missed { attempts: 1 } => "; guessing them failed once".to_owned(),
+        Prediction::Missed { attempts } => format!("; guessing them failed {attempts} times"),
+    }
 }
 
 /// Why a moon does not relay.

@@ -5,7 +5,7 @@ use mesh_wire::tunnel::{self, RelayRefused, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, Event, peer::Peer};
-use crate::{Now, Via, link::Sent};
+use crate::{Now, Via, link::Sent, paths::Origin};
 
 /// Probes of one peer under way that the owner asked for; further ones are refused until some are answered
 /// or expire.
@@ -195,6 +195,12 @@ impl Peer {
             }
             TunnelMessage::AskAgain => self.hear_ask_again(now.instant),
             TunnelMessage::Moons { keys } => self.hear_moons(&keys, context, now.instant),
+            TunnelMessage::Forecast {
+                id,
+                tell_yours,
+                stride,
+                next,
+            } => self.hear_forecast((id, tell_yours), (next, stride), context, now),
             TunnelMessage::RelayGrant {
                 id,
                 token,
@@ -241,6 +247,11 @@ impl Peer {
         self.rtt = Some(rtt);
         if let Some(via) = probe.via {
             self.note_moon_rtt(via, rtt, context, now.instant);
+        }
+        if let Some(via) = probe.via
+            && via.udp().is_some_and(|at| self.paths.is_swept(at))
+        {
+            self.paths.learn(via, Origin::Heard, now.instant);
         }
         if let Some(via) = probe.via
             && self.paths.answered(via, rtt, now.instant)

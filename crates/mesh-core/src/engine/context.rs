@@ -10,7 +10,9 @@ use rand_chacha::ChaCha20Rng;
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroize;
 
-use super::{EngineConfig, Event, PeerId, measure::Holds, moons::Moons, output::Output};
+use super::{
+    EngineConfig, Event, PeerId, measure::Holds, moons::Moons, output::Output, predict::Foretelling,
+};
 use crate::{
     Forwarding, Now, RelayServer, Remote, Stamp, StreamId, Via,
     cookie::ReceiverKeys,
@@ -36,6 +38,8 @@ pub(super) struct Context {
     pub(super) moons: Moons,
     /// How long this machine's NATs hold a mapping.
     pub(super) holds: Holds,
+    /// The peer whose ports are being foretold.
+    pub(super) foretelling: Foretelling,
     /// The port from which this node knocks if not from its own, as a moon.
     pub(super) other_port: Option<u16>,
     /// What relays for others, if this node does.
@@ -68,6 +72,7 @@ impl Context {
             output: Output::default(),
             moons: Moons::default(),
             holds: Holds::new(now),
+            foretelling: Foretelling::default(),
             other_port: None,
             relay_server: None,
             own_endpoints: Vec::new(),

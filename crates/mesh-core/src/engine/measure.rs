@@ -110,6 +110,13 @@ impl Context {
         self.holds = Holds::new(now);
     }
 
+    /// The socket is wanted for something else.
+    pub(super) fn put_off_measuring(&mut self, now: Instant) {
+        if let Some(measuring) = self.holds.measuring.take() {
+            self.holds.of_mut(measuring.ipv6).put_off(now);
+        }
+    }
+
     /// Ends the measurement under way, if it is with this moon or whoever's.
     pub(super) fn end_measuring(&mut self, moon: Option<&PeerId>) {
         let measuring = &mut self.holds.measuring;
@@ -126,6 +133,11 @@ impl Engine {
         let Some(heard) = Heard::parse(datagram) else {
             return;
         };
+        if let (Heard::Reflection(reflection), true) =
+            (heard, self.context.foretelling.is_under_way())
+        {
+            return self.handle_sample(from, reflection, now);
+        }
         let measuring = self.context.holds.measuring.as_ref();
         if let Some(Measuring { moon, .. }) = measuring.filter(|measuring| measuring.to == from) {
             let moon = *moon;
@@ -140,7 +152,7 @@ impl Peer {
     /// Begins to measure, if it is time and nobody else is: the moon has just answered.
     pub(super) fn begin_measuring(&mut self, token: u64, context: &mut Context, now: Instant) {
         let moon = *self.link.peer.as_bytes();
-        if context.holds.measuring.is_some() {
+        if context.holds.measuring.is_some() || context.foretelling.is_under_way() {
             return;
         }
         let due = [false, true].into_iter().find_map(|ipv6| {

@@ -235,6 +235,7 @@ impl Peer {
         self.link.current.store(None);
         self.set_moon(false, context, Instant::from_micros(0));
         self.drop_attempt(context);
+        context.end_foretelling(self.link.peer.as_bytes());
         let Sessions {
             previous,
             current,

@@ -99,6 +99,7 @@ impl Peer {
         }
         self.run_keepalive(context, now);
         self.run_paths(context, now);
+        self.run_predict(context, now);
         self.run_client(context, now);
         self.run_measuring(context, now);
         self.run_knocks(context, now.instant);

@@ -91,7 +91,7 @@ impl Peer {
         self.probe_way_with(via, Sent::Probe, context, now);
     }
 
-    fn probe_way_with(&mut self, via: Via, kind: Sent, context: &mut Context, now: Now) {
+    pub(super) fn probe_way_with(&mut self, via: Via, kind: Sent, context: &mut Context, now: Now) {
         let id = context.rng.next_u64();
         let request = TunnelMessage::EchoRequest {
             id,

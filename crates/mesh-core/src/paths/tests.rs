@@ -68,6 +68,8 @@ impl Pair {
             self.runs += 1;
             let facts = self.facts();
             let due = self.paths.run(&facts, self.now);
+            let foretold = self.paths.run_predict(Part::Many, own, &facts, self.now);
+            assert_eq!(foretold, None, "nobody asks");
             for via in due.openers.into_iter().chain(due.probes) {
                 self.paths.probed(via, self.now);
                 self.sent.push((self.now, via));
@@ -96,6 +98,14 @@ impl Pair {
 
     fn since(&self, since: Instant) -> usize {
         self.sent.iter().filter(|(at, _)| *at >= since).count()
+    }
+}
+
+/// A machine without NATs.
+const fn own() -> OwnSide {
+    OwnSide {
+        families: [true, false],
+        mappings: [crate::Mapping::None, crate::Mapping::Unseen],
     }
 }
 

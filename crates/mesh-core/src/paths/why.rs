@@ -54,7 +54,8 @@ impl Paths {
         let own_varies = all(&|ipv6| own.mappings[usize::from(ipv6)] == Mapping::Varies);
         let peer_varies = all(&|ipv6| self.peer_varies(ipv6));
         if own_varies && peer_varies {
-            return Reason::BothNatsVary;
+            let prediction = self.predict.outcome();
+            return Reason::BothNatsVary { prediction };
         }
         if let Some(reason) = why_left(straight.iter().map(|(_, way)| *way)) {
             return reason;
@@ -96,6 +97,7 @@ impl Paths {
 
     pub(super) fn begin_search(&mut self, now: Instant) {
         self.search = Some(now);
+        self.predict.schedule(now);
     }
 }
 

@@ -361,7 +361,7 @@ impl History {
                 "searching for longer than a search lasts",
             ),
             (
-                reason == Reason::BothNatsVary && verdict == Verdict::Direct,
+                matches!(reason, Reason::BothNatsVary { .. }) && verdict == Verdict::Direct,
                 "telling of NATs where there is a way",
             ),
             (

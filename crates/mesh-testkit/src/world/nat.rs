@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -11,6 +12,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Dependence, Filter};
 
+/// What a NAT gives, but for ports that it preserves.
+const PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
+
 /// How a NAT chooses external ports (RFC 4787 section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ports {
@@ -19,6 +23,11 @@ pub enum Ports {
     Preserved,
     /// Any that is free.
     Random,
+    /// One after the other, whoever asks: what two servers see tells the next ones.
+    Sequential {
+        /// From each to the next.
+        stride: u16,
+    },
 }
 
 /// How a NAT behaves, in the words of RFC 4787.
@@ -56,6 +65,12 @@ impl NatBehaviour {
         hairpin: false,
         timeout: Duration::from_secs(60),
     };
+
+    /// A "symmetric" NAT that counts: each remote endpoint sees another port, the one after the last.
+    pub const COUNTING: Self = Self {
+        ports: Ports::Sequential { stride: 1 },
+        ..Self::SYMMETRIC
+    };
 }
 
 /// A NAT with one external address, for UDP.
@@ -69,6 +84,8 @@ pub struct Nat {
     external: IpAddr,
     /// By inner endpoint and what counts of the remote one.
     mappings: BTreeMap<(SocketAddr, SocketAddr), Mapping>,
+    /// Where a sequence stands; `None`: it has not begun.
+    next: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +102,7 @@ impl Nat {
             behaviour,
             external,
             mappings: BTreeMap::new(),
+            next: None,
         }
     }
 
@@ -188,6 +206,11 @@ impl Nat {
         ports.all(|port| port == first).then_some(first)
     }
 
+    /// The port that a sequence has next; `None`: it gives ports in no order, or has given none.
+    pub const fn next(&self) -> Option<u16> {
+        self.next
+    }
+
     /// How many mappings it holds.
     pub fn mappings(&self) -> usize {
         self.mappings.len()
@@ -203,7 +226,7 @@ impl Nat {
         now < mapping.refreshed + self.behaviour.timeout
     }
 
-    fn allocate(&self, (inner, scope): (SocketAddr, SocketAddr), rng: &mut ChaCha8Rng) -> u16 {
+    fn allocate(&mut self, (inner, scope): (SocketAddr, SocketAddr), rng: &mut ChaCha8Rng) -> u16 {
         let is_free = |port: u16| {
             !self
                 .mappings
@@ -215,12 +238,22 @@ impl Nat {
         }
         // A port that nobody has towards anyone. The tables of a simulation are far from full.
         loop {
-            let port = rng.gen_range(1024..=u16::MAX);
+            let port = self.draw(rng);
             let taken = self.mappings.values().any(|mapping| mapping.port == port);
             if !taken && port != inner.port() {
                 return port;
             }
         }
+    }
+
+    /// A port that may be taken.
+    fn draw(&mut self, rng: &mut ChaCha8Rng) -> u16 {
+        let Ports::Sequential { stride } = self.behaviour.ports else {
+            return rng.gen_range(PORTS);
+        };
+        let port = self.next.unwrap_or_else(|| rng.gen_range(PORTS));
+        self.next = Some(port.checked_add(stride).unwrap_or(*PORTS.start()));
+        port
     }
 }
 

@@ -5,7 +5,8 @@
 //! can tell it to the other side. With both foretold, each side opens its own filter by sending there
 //! ("hole punching"). With one foretold, the other sends first, from an endpoint that nobody knows
 //! beforehand; its address is known, so a filter that depends on no more than that lets it in. With none
-//! foretold, a packet only comes through where a filter depends on nothing at all.
+//! foretold, a packet only comes through where a filter depends on nothing at all. Ports that are given one after
+//! the other can be guessed; nothing is claimed then, as others behind the NAT may take them first.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -36,6 +37,8 @@ pub struct Side {
     /// Whether hosts contend for a port that a gateway would keep: then it is not known which of them gets
     /// what comes to it, either.
     pub contended: bool,
+    /// Whether all ports that depend on the remote are given one after the other, so that they may be guessed.
+    pub counts: bool,
 }
 
 impl Side {
@@ -45,6 +48,7 @@ impl Side {
         filtering: Dependence::Independent,
         vague: false,
         contended: false,
+        counts: false,
     };
 
     /// One NAT between, whose ports nobody else contends for.
@@ -59,6 +63,7 @@ impl Side {
             filtering: behaviour.filtering,
             vague: false,
             contended: false,
+            counts: counts(behaviour),
         }
     }
 }
@@ -70,7 +75,7 @@ pub fn punch(a: Side, b: Side) -> Verdict {
     if a.contended || b.contended {
         return Verdict::Possible;
     }
-    let may = if a.vague || b.vague {
+    let may = if a.vague || b.vague || a.counts && b.counts {
         Verdict::Possible
     } else {
         Verdict::Impossible
@@ -243,6 +248,7 @@ fn side(
     let mut side = Side::OPEN;
     let mut inner = SocketAddr::new(address, PORT);
     let mut dependent = 0;
+    let mut counting = 0;
     for site in below(underlay, site, top) {
         match passage(underlay, site, v4) {
             Passage::Closed | Passage::Open => {}
@@ -257,6 +263,7 @@ fn side(
                     side.mapping = side.mapping.max(behaviour.mapping);
                     side.contended |= behaviour.ports == Ports::Preserved;
                     dependent += 1;
+                    counting += u32::from(counts(behaviour));
                 }
                 let port = nat.port_of(inner, now).unwrap_or(inner.port());
                 inner = SocketAddr::new(nat.external(), port);
@@ -265,7 +272,13 @@ fn side(
     }
     let gateways = below(underlay, site, top).count();
     side.vague |= dependent > 0 && gateways > 1;
+    side.counts = counting > 0 && counting == dependent;
     side
+}
+
+fn counts(behaviour: NatBehaviour) -> bool {
+    matches!(behaviour.ports, Ports::Sequential { .. })
+        && behaviour.mapping != Dependence::Independent
 }
 
 fn passage(underlay: &Underlay, site: SiteId, v4: bool) -> &Passage {

@@ -7,6 +7,14 @@ use arbitrary::{Result, Unstructured};
 use super::{Dependence, Families, Fleet, HostId, NatBehaviour, Passage, Ports, SiteId, Underlay};
 
 const HOME_LATENCY: Duration = Duration::from_millis(10);
+/// How NATs choose ports.
+const PORTS: [Ports; 4] = [
+    Ports::Preserved,
+    Ports::Random,
+    Ports::Sequential { stride: 1 },
+    Ports::Sequential { stride: 2 },
+];
+
 const CARRIER_LATENCY: Duration = Duration::from_millis(15);
 
 /// The nodes and sites of a world, for those who change it.
@@ -119,7 +127,7 @@ fn behaviour(bytes: &mut Unstructured<'_>) -> Result<NatBehaviour> {
     Ok(NatBehaviour {
         mapping: *bytes.choose(&Dependence::ALL)?,
         filtering: *bytes.choose(&Dependence::ALL)?,
-        ports: *bytes.choose(&[Ports::Preserved, Ports::Random])?,
+        ports: *bytes.choose(&PORTS)?,
         hairpin: bytes.arbitrary()?,
         timeout: Duration::from_secs(seconds),
     })

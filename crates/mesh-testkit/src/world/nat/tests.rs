@@ -32,7 +32,11 @@ fn nat(mapping: Dependence, ports: Ports) -> Nat {
 
 #[test]
 fn a_mapping_is_shared_by_the_remotes_that_it_does_not_depend_on() {
-    for ports in [Ports::Preserved, Ports::Random] {
+    for ports in [
+        Ports::Preserved,
+        Ports::Random,
+        Ports::Sequential { stride: 1 },
+    ] {
         for (mapping, same_port, same_address) in [
             (Dependence::Independent, true, true),
             (Dependence::Address, false, true),
@@ -50,6 +54,20 @@ fn a_mapping_is_shared_by_the_remotes_that_it_does_not_depend_on() {
             assert_eq!(out(remote(2, 1)) == first, same_port);
         }
     }
+}
+
+#[test]
+fn a_nat_that_counts_gives_one_port_after_the_other_whoever_asks() {
+    let counting = Ports::Sequential { stride: 2 };
+    let (mut nat, mut rng) = (nat(Dependence::AddressAndPort, counting), rng());
+    let ports: Vec<u16> = [(1, 1), (1, 2), (2, 1), (1, 3)]
+        .into_iter()
+        .map(|(host, to)| nat.outbound(inner(host), remote(1, to), at(0), &mut rng))
+        .map(|external| external.port())
+        .collect();
+    assert_eq!(ports, [0, 2, 4, 6].map(|places| ports[0] + places));
+    let again = nat.outbound(inner(1), remote(1, 2), at(0), &mut rng);
+    assert_eq!(again.port(), ports[1]);
 }
 
 #[test]

@@ -183,7 +183,11 @@ fn behaviours(ports: Ports) -> Vec<NatBehaviour> {
 
 #[test]
 fn every_pair_of_single_nats_is_judged_right() {
-    for ports in [Ports::Random, Ports::Preserved] {
+    for ports in [
+        Ports::Random,
+        Ports::Preserved,
+        Ports::Sequential { stride: 2 },
+    ] {
         for a in behaviours(ports) {
             for b in behaviours(Ports::Random) {
                 judge(&[a], &[b], None);
@@ -216,6 +220,10 @@ fn two_symmetric_sides_cannot_and_two_linux_routers_can() {
         )
     };
     assert_eq!(verdict(symmetric, symmetric), Verdict::Impossible);
+    let counting = NatBehaviour::COUNTING;
+    assert_eq!(verdict(counting, counting), Verdict::Possible);
+    assert_eq!(verdict(counting, symmetric), Verdict::Impossible);
+    assert_eq!(verdict(counting, NatBehaviour::HOME), Verdict::Impossible);
     assert_eq!(verdict(symmetric, NatBehaviour::HOME), Verdict::Impossible);
     assert_eq!(verdict(linux, linux), Verdict::Direct);
     assert_eq!(verdict(linux, NatBehaviour::HOME), Verdict::Direct);
@@ -250,7 +258,8 @@ fn the_same_lan_or_ipv6_makes_a_pair_direct_and_blocked_udp_does_not() {
 }
 
 fn any_behaviour() -> impl Strategy<Value = NatBehaviour> {
-    let all: Vec<NatBehaviour> = [Ports::Random, Ports::Preserved]
+    let counting = Ports::Sequential { stride: 1 };
+    let all: Vec<NatBehaviour> = [Ports::Random, Ports::Preserved, counting]
         .into_iter()
         .flat_map(behaviours)
         .collect();
