@@ -76,7 +76,7 @@ impl Pair {
         };
         for _ in 0..number {
             self.others += 1;
-            let inner = "192.168.250.1:9".parse().unwrap();
+            let inner = ([192, 168, 250, 1], 9).into();
             let remote = ([203, 0, 113, 1], 1_000 + self.others).into();
             nat.outbound(inner, remote, now, &mut self.rng);
         }
