@@ -438,7 +438,8 @@ impl Paths {
             .and_then(|via| self.ways.get(via))
             .and_then(|way| way.mtu.due(mtu_facts(way, facts, now)));
         // What lies in the past is done already, or waits for a fact to change.
-        let predict = self.predict.deadline();
+        // A straight pair is not woken for it.
+        let predict = self.predict.deadline().filter(|_| !self.is_best_kind());
         [
             doubt,
             bursts,
