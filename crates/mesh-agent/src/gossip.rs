@@ -256,7 +256,7 @@ mod tests {
     use mesh_types::IdentitySeed;
 
     use super::*;
-    use crate::testing::{Fleet, agent, name, seed};
+    use crate::testing::{Fleet, agent, seed};
 
     const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -68,6 +68,9 @@ fn say(network: &mut Network, from: usize, packet: &[u8]) {
     route
         .seal(&mut frame, packet.len(), network.now.instant)
         .unwrap();
+    // As after any packet of a data thread's: a timer begins.
+    let now = network.now;
+    network.nodes[from].engine.handle_timeout(now);
     let endpoint = network.nodes[from].endpoint;
     network.inject(1 - from, endpoint, frame);
 }
@@ -301,7 +304,7 @@ fn a_moon_of_an_earlier_release_is_asked_every_twenty_seconds_and_nothing_else()
         }
         network.run_for(Duration::from_millis(250));
     }
-    assert!(asked.len() > 3_600 / 20, "{} requests", asked.len());
+    assert!(asked.len() >= 3_600 / 20, "{} requests", asked.len());
     // The token counts for 60 s there.
     let gaps = asked
         .windows(2)

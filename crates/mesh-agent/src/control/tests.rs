@@ -149,7 +149,7 @@ fn start(fleet: &Fleet, controller: SocketAddr, stored: Option<u64>) -> Node {
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(DEADLINE, wait).await.expect(what);
@@ -288,7 +288,7 @@ async fn the_agent_comes_back_after_the_controllers_restart() {
         // The port is free once the last clone of the old server is gone.
         match Server::bind(address, identity) {
             Ok(server) => break Desk::on(server, &fleet, 8),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(_) => sleep(Duration::from_millis(10)).await,
         }
     };
     serial_in_force(&node.agent, 8).await;
