@@ -2,7 +2,8 @@
 //!
 //! | what | when |
 //! |---|---|
-//! | QUIC to a moon | [`HEAD_START`] after UDP reached it last, if UDP reaches no other |
+//! | QUIC to a moon | [`HEAD_START`] after a start or a change of the network, if UDP reaches none |
+//! | QUIC and TLS to it | at once when UDP reaches no moon any more: that was waited for already |
 //! | TLS to it | [`QUIC_HEAD_START`] later, at once if QUIC failed; never while QUIC is open |
 //! | both again | after [`PAUSE`], doubled each time; within [`WANTED`] if somebody is wanted |
 //! | QUIC again, TLS being open | after [`UPGRADE`], doubled each time |
@@ -75,6 +76,8 @@ struct Moon {
     pause: Duration,
     /// When TLS is dialled behind QUIC.
     tls_at: Option<Instant>,
+    /// What QUIC is given before that.
+    quic_head_start: Duration,
     /// When QUIC is tried again beside TLS, and how long after that once more.
     upgrade: (Instant, Duration),
 }
@@ -105,7 +108,7 @@ impl Dialler {
         let by_udp = |moon: &Moon| matches!(moon.reached, Some(Remote::Udp(_)));
         let udp = self.moons.values().any(by_udp);
         if self.udp_since.is_some() && !udp {
-            self.moons.values_mut().for_each(|moon| moon.begin(now));
+            self.moons.values_mut().for_each(|moon| moon.lost(now));
         }
         self.udp_since = udp.then(|| self.udp_since.unwrap_or(now));
         self.run(now);
@@ -186,10 +189,10 @@ impl Dialler {
                 moon.lines.remove(&carrier);
                 self.dials.push_back(Dial::Close(*key, carrier));
             }
-            if held.is_none()
-                && let Some(carrier) = moon.run(now)
-            {
-                self.dials.push_back(Dial::Open(*key, carrier));
+            if held.is_none() {
+                let due = std::iter::from_fn(|| moon.run(now));
+                self.dials
+                    .extend(due.map(|carrier| Dial::Open(*key, carrier)));
             }
         }
     }
@@ -203,6 +206,7 @@ impl Moon {
             next: now + HEAD_START,
             pause: PAUSE.0,
             tls_at: None,
+            quic_head_start: QUIC_HEAD_START,
             upgrade: (now + UPGRADE.0, UPGRADE.0),
         }
     }
@@ -211,6 +215,14 @@ impl Moon {
     fn begin(&mut self, now: Instant) {
         self.next = now + HEAD_START;
         self.pause = PAUSE.0;
+        self.quic_head_start = QUIC_HEAD_START;
+    }
+
+    /// UDP has just ceased to reach any moon, and probably QUIC does, too: both are tried at once.
+    fn lost(&mut self, now: Instant) {
+        self.begin(now);
+        self.next = now;
+        self.quic_head_start = Duration::ZERO;
     }
 
     fn set_reached(&mut self, reached: Option<Remote>, now: Instant) {
@@ -262,7 +274,7 @@ impl Moon {
         now + pause
     }
 
-    /// What is to be dialled, one at a time: no two are due at once.
+    /// What is to be dialled, one after the other.
     fn run(&mut self, now: Instant) -> Option<Carrier> {
         let mut dial = None;
         if self.is(Carrier::Quic, Line::Open) {
@@ -272,7 +284,7 @@ impl Moon {
             self.tls_at = None;
             dial = Some(Carrier::Tls);
         } else if self.rests() && self.reached.is_none() && self.next <= now {
-            self.tls_at = Some(now + QUIC_HEAD_START);
+            self.tls_at = Some(now + self.quic_head_start);
             dial = Some(Carrier::Quic);
         } else if self.may_upgrade() && self.upgrade.0 <= now {
             let pause = (self.upgrade.1 * 2).min(UPGRADE.1);

@@ -1,4 +1,5 @@
-//! Measures every promise about recovery in simulated worlds, and prints a table: `recovery SEEDS`.
+//! Measures every promise about recovery in simulated worlds, and prints a table: `recovery SEEDS`, or those alone
+//! in whose event there is a text: `recovery SEEDS TEXT`.
 #![expect(clippy::print_stdout, reason = "its output is the table")]
 
 use std::{process::ExitCode, time::Duration};
@@ -13,7 +14,11 @@ fn main() -> ExitCode {
     println!("| event | p50 | p99 | most | promised of 99 in 100 |");
     println!("|---|---|---|---|---|");
     let mut kept = true;
-    for promise in Promise::ALL {
+    let text = std::env::args().nth(2).unwrap_or_default();
+    for promise in Promise::ALL
+        .into_iter()
+        .filter(|promise| promise.event().contains(&text))
+    {
         let mut times: Vec<(Duration, u64)> = (0..seeds)
             .map(|seed| (promise.measure(seed), seed))
             .collect();

@@ -156,6 +156,30 @@ fn who_answers_quic_in_time_is_not_dialled_over_tls() {
 }
 
 #[test]
+fn where_udp_ceases_to_reach_any_moon_both_are_dialled_at_once() {
+    let mut run = Run::unreached();
+    run.reached(Some(udp()));
+    run.to(at(5_000));
+    run.reached(None);
+    run.to(at(5_001));
+    let both = [
+        open(5_000, moon(1), Carrier::Quic),
+        open(5_000, moon(1), Carrier::Tls),
+    ];
+    assert_eq!(run.take_log(), both);
+    // Another network is met as any other.
+    run.dialler.network_changed(run.now);
+    run.drain();
+    run.take_log();
+    run.to(at(6_000));
+    let both = [
+        open(5_301, moon(1), Carrier::Quic),
+        open(5_501, moon(1), Carrier::Tls),
+    ];
+    assert_eq!(run.take_log(), both);
+}
+
+#[test]
 fn tls_under_way_is_given_up_once_quic_is_open() {
     let mut run = Run::unreached();
     run.to(at(600));
