@@ -724,6 +724,14 @@ impl Paths {
             .is_some_and(|doubt| doubt.sent >= DOUBT_SERIOUS)
     }
 
+    /// A moon serves, or does so by another way: who does not answer may do so by it, and is not left until its next
+    /// turn.
+    pub(crate) fn probe_by_moons(&mut self) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.sent = doubt.sent.saturating_sub(1);
+        }
+    }
+
     /// Whether packets go straight and by UDP: a stream is left like a relay once there is better.
     fn is_best_kind(&self) -> bool {
         self.selected.is_some_and(|via| rank(via) == 0)

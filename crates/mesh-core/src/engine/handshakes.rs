@@ -198,7 +198,7 @@ impl Peer {
     /// goes to all endpoints, and the first answer wins.
     pub(super) fn attempt(&mut self, attempts: u32, context: &mut Context, now: Now) -> bool {
         let selected = self.paths.selected();
-        let proven = selected.filter(|_| attempts == 0);
+        let proven = selected.filter(|_| attempts == 0 && !self.is_silent_moon(now.instant));
         let proven = proven.filter(|_| self.usable_session(now.instant).is_some());
         let mut targets = match proven {
             Some(via) => vec![via],
@@ -267,6 +267,10 @@ impl Peer {
     pub(super) fn set_streams(&mut self, streams: &[StreamId], context: &mut Context, now: Now) {
         let added = self.paths.set_streams(streams, now.instant);
         self.refresh_way(context);
+        if added && self.is_silent_moon(now.instant) {
+            // That is what the stream was opened for: a handshake by it shows that it serves.
+            self.begin(now.instant);
+        }
         self.try_new_ways(added, context);
     }
 

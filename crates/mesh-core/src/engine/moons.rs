@@ -665,6 +665,7 @@ impl Peer {
                 })
                 .collect();
             self.paths.set_moons(&moons, now);
+            self.paths.probe_by_moons();
         }
         self.refresh_way(context);
         // What is under way goes through the moon again: it did not relay it with the token before.
@@ -836,6 +837,12 @@ impl Peer {
             // Who was started anew knows no session either.
             self.begin(now);
         }
+    }
+
+    /// Whether it is a moon that has been asked for a while and is silent.
+    pub(super) fn is_silent_moon(&self, now: Instant) -> bool {
+        let since = self.client.as_ref().and_then(|client| client.asked_since);
+        since.is_some_and(|since| now.saturating_since(since) >= DOUBTED_AFTER)
     }
 
     /// Somebody is reached by no way: if the moon is gone, that is to be known before its next turn.
