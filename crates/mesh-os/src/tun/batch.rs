@@ -56,15 +56,35 @@ impl PacketBatch {
         })
     }
 
-    /// The longest packet that it takes.
-    pub(super) const fn packet_bytes_max(&self) -> usize {
-        self.packet_bytes_max
-    }
-
     /// Empties it.
     pub(super) fn clear(&mut self) {
         self.lengths.clear();
         self.used = 0;
+    }
+
+    /// Says that there is a packet of `length` bytes in the free slot.
+    pub(super) fn push(&mut self, length: usize) {
+        debug_assert!(length <= self.packet_bytes_max, "a slot holds no more");
+        self.lengths.push(length);
+        self.used += self.head_room + length + self.tail_room;
+    }
+
+    /// Where the next packet goes; `None` when all slots are taken.
+    pub(super) fn free_slot(&mut self) -> Option<&mut [u8]> {
+        if self.lengths.len() == self.slots {
+            return None;
+        }
+        let start = self.used + self.head_room;
+        self.bytes.get_mut(start..start + self.packet_bytes_max)
+    }
+}
+
+/// For packets whose lengths are known before they are there.
+#[cfg(any(test, target_os = "linux"))]
+impl PacketBatch {
+    /// The longest packet that it takes.
+    pub(super) const fn packet_bytes_max(&self) -> usize {
+        self.packet_bytes_max
     }
 
     /// Adds a packet of `length` bytes and returns its place; `None` if there is no room for it.
@@ -83,22 +103,6 @@ impl PacketBatch {
         if let Some(length) = self.lengths.pop() {
             self.used -= self.head_room + length + self.tail_room;
         }
-    }
-
-    /// Says that there is a packet of `length` bytes in the free slot.
-    pub(super) fn push(&mut self, length: usize) {
-        debug_assert!(length <= self.packet_bytes_max, "a slot holds no more");
-        self.lengths.push(length);
-        self.used += self.head_room + length + self.tail_room;
-    }
-
-    /// Where the next packet goes; `None` when all slots are taken.
-    pub(super) fn free_slot(&mut self) -> Option<&mut [u8]> {
-        if self.lengths.len() == self.slots {
-            return None;
-        }
-        let start = self.used + self.head_room;
-        self.bytes.get_mut(start..start + self.packet_bytes_max)
     }
 }
 

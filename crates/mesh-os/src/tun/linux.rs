@@ -81,9 +81,10 @@ impl Tun {
         let name = String::from_utf8_lossy(&bytes[..length]).into_owned();
         let index =
             nix::net::if_::if_nametoindex(name.as_str()).map_err(|error| io_error(&name, error))?;
-        let offload = match offload {
-            Offload::None => Offload::None,
-            most => ask_for(&fd, most).map_err(|error| io_error(&name, error))?,
+        let offload = if offload == Offload::None {
+            offload
+        } else {
+            ask_for(&fd, offload).map_err(|error| io_error(&name, error))?
         };
         Ok(Self {
             fd,

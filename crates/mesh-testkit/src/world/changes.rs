@@ -99,7 +99,8 @@ impl Change {
         // What is broken is mended at the next occasion, and seldom broken: else little would be left
         // after a while of which anything could be said.
         let breaks = bytes.ratio(1, 4)?;
-        Ok(match bytes.int_in_range(0..=30)? {
+        let kinds = if shape.is_wide { 30 } else { 23 };
+        Ok(match bytes.int_in_range(0..=kinds)? {
             0..=2 => Self::Pass(Duration::from_millis(bytes.int_in_range(0..=3_000)?)),
             3..=4 => Self::Pass(Duration::from_secs(bytes.int_in_range(1..=200)?)),
             5 if breaks => Self::Pass(Duration::from_secs(1_000)),
@@ -118,11 +119,12 @@ impl Change {
                 Self::BlockUdp(site, breaks && !fleet.underlay.gateway(site).blocks_udp)
             }
             16 if breaks => {
-                let (site, up) = (site(bytes)?, weather(bytes)?);
-                let down = if bytes.arbitrary()? {
+                let site = site(bytes)?;
+                let up = weather(shape.is_wide, bytes)?;
+                let down = if !shape.is_wide || bytes.arbitrary()? {
                     up
                 } else {
-                    weather(bytes)?
+                    weather(shape.is_wide, bytes)?
                 };
                 Self::Weather(site, up, down)
             }
@@ -274,11 +276,14 @@ impl Change {
     }
 }
 
-fn weather(bytes: &mut Unstructured<'_>) -> Result<Weather> {
+fn weather(detours: bool, bytes: &mut Unstructured<'_>) -> Result<Weather> {
     Ok(Weather {
         loss_percent: bytes.int_in_range(0..=30)?,
         duplicate_percent: bytes.int_in_range(0..=10)?,
         jitter: Duration::from_millis(bytes.int_in_range(0..=50)?),
-        detour: Duration::from_millis(*bytes.choose(&[0, 0, 40, 150])?),
+        detour: match detours {
+            true => Duration::from_millis(*bytes.choose(&[0, 0, 40, 150])?),
+            false => Duration::ZERO,
+        },
     })
 }

@@ -60,6 +60,10 @@ pub(super) enum Message {
 
 /// What an end hears.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and in a simulation only"
+)]
 pub(super) enum Heard {
     /// The first has a connection to the second.
     Opened(HostId, HostId, ChannelId),

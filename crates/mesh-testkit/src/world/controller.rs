@@ -16,6 +16,10 @@ use crate::node::NETWORK;
 
 /// What a controller does to a connection.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, and in a simulation only"
+)]
 pub(super) enum Act {
     Send(ChannelId, Message),
     Close(ChannelId),

@@ -25,11 +25,19 @@ pub(super) struct Shape {
     pub(super) controllers: Vec<HostId>,
     /// All but the internet.
     pub(super) sites: Vec<SiteId>,
+    /// Whether there may be controllers, second interfaces, captive networks, isolated machines and lines that differ by
+    /// direction.
+    pub(super) is_wide: bool,
 }
 
 impl Shape {
     /// One to three moons, two to five sites of all kinds, three to six nodes at them, and up to two controllers.
-    pub(super) fn make(fleet: &mut Fleet, bytes: &mut Unstructured<'_>) -> Result<Self> {
+    /// Controllers in a wide world alone.
+    pub(super) fn make(
+        fleet: &mut Fleet,
+        is_wide: bool,
+        bytes: &mut Unstructured<'_>,
+    ) -> Result<Self> {
         let moons = (0..bytes.int_in_range(1..=3)?)
             .map(|_| fleet.moon())
             .collect();
@@ -42,13 +50,18 @@ impl Shape {
             nodes: Vec::new(),
             controllers: Vec::new(),
             sites,
+            is_wide,
         };
         for _ in 0..bytes.int_in_range(3..=6)? {
             let site = shape.place(bytes)?;
             let families = families(bytes)?;
             shape.nodes.push(fleet.node(site, families));
         }
-        for index in 0..*bytes.choose(&[0, 0, 1, 2])? {
+        let controllers = match is_wide {
+            true => *bytes.choose(&[0, 0, 1, 2])?,
+            false => 0,
+        };
+        for index in 0..controllers {
             let moon = shape.moons.get(index).copied();
             let own = bytes.ratio(1, 3)?;
             let host = match moon.filter(|_| !own) {

@@ -159,7 +159,7 @@ impl<'p> Run<'p> {
         let ip = if self.transport.is_ipv4 {
             // Where packets may be cut, their numbers matter and count up; else they are anything.
             let may_be_cut = self.header[6] & 0x40 == 0;
-            let id = number(&self.header, 4) + count & 0xffff;
+            let id = (number(&self.header, 4) + count) & 0xffff;
             same(0..2) && same(6..10) && same(20..start) && (!may_be_cut || number(packet, 4) == id)
         } else {
             same(0..4) && same(6..8)
