@@ -100,10 +100,10 @@ impl Moon {
     /// Where handshakes went.
     fn drain(&mut self) -> Vec<SocketAddr> {
         while let Some(event) = self.engine.poll_event() {
-            match event {
-                Event::ReserveStamps { until } => self.engine.stamps_reserved(until, self.now),
-                Event::NeedEndpoints { .. } => self.need_endpoints += 1,
-                _ => {}
+            if let Event::ReserveStamps { until } = event {
+                self.engine.stamps_reserved(until, self.now);
+            } else if let Event::NeedEndpoints { .. } = event {
+                self.need_endpoints += 1;
             }
         }
         let mut sent = Vec::new();
