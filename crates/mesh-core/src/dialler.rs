@@ -3,7 +3,7 @@
 //! | what | when |
 //! |---|---|
 //! | QUIC to a moon | [`HEAD_START`] after a start or a change of the network, if UDP reaches none |
-//! | QUIC and TLS to it | at once when UDP reaches no moon any more: that was waited for already |
+//! | QUIC to it | at once when UDP reaches no moon any more: that was waited for already |
 //! | TLS to it | [`QUIC_HEAD_START`] later, at once if QUIC failed; never while QUIC is open |
 //! | both again | after [`PAUSE`], doubled each time; within [`WANTED`] if somebody is wanted |
 //! | QUIC again, TLS being open | after [`UPGRADE`], doubled each time |
@@ -76,8 +76,6 @@ struct Moon {
     pause: Duration,
     /// When TLS is dialled behind QUIC.
     tls_at: Option<Instant>,
-    /// What QUIC is given before that.
-    quic_head_start: Duration,
     /// When QUIC is tried again beside TLS, and how long after that once more.
     upgrade: (Instant, Duration),
 }
@@ -206,7 +204,6 @@ impl Moon {
             next: now + HEAD_START,
             pause: PAUSE.0,
             tls_at: None,
-            quic_head_start: QUIC_HEAD_START,
             upgrade: (now + UPGRADE.0, UPGRADE.0),
         }
     }
@@ -215,14 +212,12 @@ impl Moon {
     fn begin(&mut self, now: Instant) {
         self.next = now + HEAD_START;
         self.pause = PAUSE.0;
-        self.quic_head_start = QUIC_HEAD_START;
     }
 
-    /// UDP has just ceased to reach any moon, and probably QUIC does, too: both are tried at once.
+    /// UDP has just ceased to reach any moon, and was given its time before that was said.
     fn lost(&mut self, now: Instant) {
         self.begin(now);
         self.next = now;
-        self.quic_head_start = Duration::ZERO;
     }
 
     fn set_reached(&mut self, reached: Option<Remote>, now: Instant) {
@@ -284,7 +279,7 @@ impl Moon {
             self.tls_at = None;
             dial = Some(Carrier::Tls);
         } else if self.rests() && self.reached.is_none() && self.next <= now {
-            self.tls_at = Some(now + self.quic_head_start);
+            self.tls_at = Some(now + QUIC_HEAD_START);
             dial = Some(Carrier::Quic);
         } else if self.may_upgrade() && self.upgrade.0 <= now {
             let pause = (self.upgrade.1 * 2).min(UPGRADE.1);

@@ -156,15 +156,15 @@ fn who_answers_quic_in_time_is_not_dialled_over_tls() {
 }
 
 #[test]
-fn where_udp_ceases_to_reach_any_moon_both_are_dialled_at_once() {
+fn where_udp_ceases_to_reach_any_moon_quic_is_dialled_at_once() {
     let mut run = Run::unreached();
     run.reached(Some(udp()));
     run.to(at(5_000));
     run.reached(None);
-    run.to(at(5_001));
+    run.to(at(5_201));
     let both = [
         open(5_000, moon(1), Carrier::Quic),
-        open(5_000, moon(1), Carrier::Tls),
+        open(5_200, moon(1), Carrier::Tls),
     ];
     assert_eq!(run.take_log(), both);
     // Another network is met as any other.
@@ -173,8 +173,8 @@ fn where_udp_ceases_to_reach_any_moon_both_are_dialled_at_once() {
     run.take_log();
     run.to(at(6_000));
     let both = [
-        open(5_301, moon(1), Carrier::Quic),
-        open(5_501, moon(1), Carrier::Tls),
+        open(5_501, moon(1), Carrier::Quic),
+        open(5_701, moon(1), Carrier::Tls),
     ];
     assert_eq!(run.take_log(), both);
 }
