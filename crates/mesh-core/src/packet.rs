@@ -1,6 +1,5 @@
 //! What is read from, and done to, the IP packets inside the tunnel.
 
-mod checksum;
 mod cut;
 mod mss;
 mod too_big;

@@ -8,6 +8,7 @@
 
 mod chain;
 mod identity;
+mod internet_sum;
 mod name;
 mod network;
 mod reverse;
@@ -19,6 +20,7 @@ pub use identity::{
     IdentitySeed, MemberKey, NodeId, ParseKeyError, ParseSeedError, PublicIdentity,
     WireguardPublicKey,
 };
+pub use internet_sum::InternetSum;
 pub use name::{MachineName, ParseNameError};
 pub use network::{AddressError, NetworkId, ParseNetworkIdError, Prefix};
 pub use reverse::{reverse_name, reverse_zones};

@@ -34,6 +34,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use mesh_types::InternetSum;
+
 /// UDP port of both ends, the number of the agent's own port on the underlay.
 pub const PORT: u16 = mesh_types::AGENT_PORT;
 
@@ -386,11 +388,11 @@ pub fn emit_padded(message: TunnelMessage, agent_address: Ipv6Addr, packet_bytes
     packet.extend([VERSION, kind, 0, 0]);
     packet.extend(body);
     // RFC 8200 section 8.1: a checksum that computes to zero is sent as ones.
-    let sum = match checksum(&packet) {
-        0 => 0xffff,
-        sum => sum,
+    let checksum = match sum(&packet).checksum() {
+        [0, 0] => [0xff; 2],
+        checksum => checksum,
     };
-    packet[46..48].copy_from_slice(&sum.to_be_bytes());
+    packet[46..48].copy_from_slice(&checksum);
     packet
 }
 
@@ -415,7 +417,7 @@ pub fn parse(packet: &[u8], agent_address: Ipv6Addr) -> Result<TunnelMessage, Pa
         return Err(ParseError::NotAgents);
     }
     // A checksum of zero would mean "none", which IPv6 does not allow.
-    if head[44..46] != packet[4..6] || head[46..48] == [0, 0] || checksum(packet) != 0 {
+    if head[44..46] != packet[4..6] || head[46..48] == [0, 0] || !sum(packet).is_whole() {
         return Err(ParseError::Malformed);
     }
     let (version, kind) = (head[48], head[49]);
@@ -609,22 +611,14 @@ pub(crate) fn parse_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> Option<SocketAddr>
     (port != 0 && !address.is_unspecified()).then(|| SocketAddr::new(address, port))
 }
 
-/// The UDP checksum of an IPv6 packet without extension headers (RFC 8200 section 8.1, RFC 1071): zero
-/// if the packet carries the right one.
-fn checksum(packet: &[u8]) -> u16 {
+/// What the UDP checksum of an IPv6 packet without extension headers covers (RFC 8200 section 8.1), itself included.
+fn sum(packet: &[u8]) -> InternetSum {
     let (header, udp) = packet.split_at(IPV6_HEADER_BYTES);
-    let words = |bytes: &[u8]| -> u64 {
-        bytes
-            .chunks(2)
-            .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
-            .sum()
-    };
-    let mut sum =
-        words(&header[8..]) + words(&header[4..6]) + u64::from(NEXT_HEADER_UDP) + words(udp);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).expect("folded above")
+    InternetSum::default()
+        .add(&header[8..])
+        .add(&header[4..6])
+        .add_number(NEXT_HEADER_UDP.into())
+        .add(udp)
 }
 
 #[cfg(test)]
@@ -710,7 +704,7 @@ mod tests {
         packet[4..6].copy_from_slice(&bytes.to_be_bytes());
         packet[44..46].copy_from_slice(&bytes.to_be_bytes());
         packet[46..48].copy_from_slice(&[0, 0]);
-        let sum = checksum(&packet).to_be_bytes();
+        let sum = sum(&packet).checksum();
         packet[46..48].copy_from_slice(&sum);
         packet
     }
@@ -749,7 +743,7 @@ mod tests {
             let mut packet = emit(notice.clone(), agent());
             packet[offset] = byte;
             packet[46..48].copy_from_slice(&[0, 0]);
-            let sum = checksum(&packet).to_be_bytes();
+            let sum = sum(&packet).checksum();
             packet[46..48].copy_from_slice(&sum);
             parse(&packet, agent())
         };

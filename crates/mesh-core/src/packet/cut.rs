@@ -4,7 +4,7 @@
 //! Cut are IPv4 packets that allow it and IPv6 packets of up to 1280 bytes, which IPv6 promises to carry
 //! anywhere (RFC 8200 section 5). Of what is larger the sender is told.
 
-use super::checksum::{fold, words};
+use mesh_types::InternetSum;
 
 const IPV6_HEADER_BYTES: usize = 40;
 const FRAGMENT_HEADER_BYTES: usize = 8;
@@ -132,8 +132,8 @@ fn cut_ipv4(packet: &[u8], fit: usize, id: Option<u32>) -> Option<Vec<Vec<u8>>> 
         piece_header[2..4].copy_from_slice(&total.to_be_bytes());
         piece_header[6..8].copy_from_slice(&((offset & IPV4_OFFSET) | more).to_be_bytes());
         piece_header[10..12].copy_from_slice(&[0, 0]);
-        let sum = !fold(words(&piece_header));
-        piece_header[10..12].copy_from_slice(&sum.to_be_bytes());
+        let checksum = InternetSum::default().add(&piece_header).checksum();
+        piece_header[10..12].copy_from_slice(&checksum);
         cut.push([&piece_header, part].concat());
         if number == 0 {
             forget_first_options(&mut piece_header[20..]);

@@ -84,10 +84,10 @@ fn replace(tcp: &mut [u8], at: usize, most: u16) {
 
 #[cfg(test)]
 mod tests {
+    use mesh_types::InternetSum;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::packet::checksum::{fold, words};
 
     /// A SYN with these options, and the right checksum (without a pseudo-header, whose part does not change).
     fn syn_packet(v6: bool, flags: u8, options: &[u8]) -> Vec<u8> {
@@ -109,10 +109,10 @@ mod tests {
         tcp[12] = u8::try_from(header_bytes / 4).unwrap() << 4;
         tcp[FLAGS_OFFSET] = flags;
         tcp[20..20 + options.len()].copy_from_slice(options);
-        let sum = !fold(words(&tcp));
-        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let checksum = InternetSum::default().add(&tcp).checksum();
+        tcp[16..18].copy_from_slice(&checksum);
         packet.extend(tcp);
-        assert_eq!(fold(words(&packet[ip_bytes..])), 0xffff);
+        assert!(InternetSum::default().add(&packet[ip_bytes..]).is_whole());
         packet
     }
 
@@ -120,7 +120,8 @@ mod tests {
         let mut packet = syn_packet(v6, flags, options);
         clamp(&mut packet, mtu);
         let ip_bytes = if v6 { 40 } else { 20 };
-        assert_eq!(fold(words(&packet[ip_bytes..])), 0xffff, "the checksum");
+        let sum = InternetSum::default().add(&packet[ip_bytes..]);
+        assert!(sum.is_whole(), "the checksum");
         packet[ip_bytes + 20..].to_vec()
     }
 

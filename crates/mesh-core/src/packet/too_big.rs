@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use mesh_types::Instant;
-
-use super::checksum::{fold, words};
+use mesh_types::{Instant, InternetSum};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -52,8 +50,11 @@ fn packet_too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend([2, 0, 0, 0]);
     answer.extend(u32::from(mtu).to_be_bytes());
     answer.extend(quoted);
-    let sum = words(&answer[8..]) + u64::from(payload_bytes) + u64::from(ICMPV6);
-    answer[42..44].copy_from_slice(&(!fold(sum)).to_be_bytes());
+    let sum = InternetSum::default()
+        .add(&answer[8..])
+        .add_number(payload_bytes)
+        .add_number(ICMPV6.into());
+    answer[42..44].copy_from_slice(&sum.checksum());
     Some(answer)
 }
 
@@ -83,13 +84,13 @@ fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend([0, 0, 0, 0, 64, ICMP, 0, 0]);
     answer.extend(destination);
     answer.extend(source);
-    let sum = !fold(words(&answer));
-    answer[10..12].copy_from_slice(&sum.to_be_bytes());
+    let checksum = InternetSum::default().add(&answer).checksum();
+    answer[10..12].copy_from_slice(&checksum);
     answer.extend([3, 4, 0, 0, 0, 0]);
     answer.extend(mtu.to_be_bytes());
     answer.extend(quoted);
-    let sum = !fold(words(&answer[20..]));
-    answer[22..24].copy_from_slice(&sum.to_be_bytes());
+    let checksum = InternetSum::default().add(&answer[20..]).checksum();
+    answer[22..24].copy_from_slice(&checksum);
     Some(answer)
 }
 
@@ -156,8 +157,9 @@ mod tests {
         assert_eq!(answer[40..42], [2, 0]);
         assert_eq!(answer[44..48], 1420_u32.to_be_bytes());
         assert_eq!(answer[48..], packet[..1232]);
-        let sum = words(&answer[8..]) + 1240 + u64::from(ICMPV6);
-        assert_eq!(fold(sum), 0xffff, "the checksum");
+        let sum = InternetSum::default().add(&answer[8..]).add_number(1240);
+        let sum = sum.add_number(ICMPV6.into());
+        assert!(sum.is_whole(), "the checksum");
 
         let packet = ipv4(17, &[7; 3000]);
         let answer = too_big(&packet, 1220).unwrap();
@@ -166,8 +168,8 @@ mod tests {
         assert_eq!(answer[20..22], [3, 4]);
         assert_eq!(answer[26..28], 1220_u16.to_be_bytes());
         assert_eq!(answer[28..], packet[..548]);
-        assert_eq!(fold(words(&answer[..20])), 0xffff);
-        assert_eq!(fold(words(&answer[20..])), 0xffff);
+        assert!(InternetSum::default().add(&answer[..20]).is_whole());
+        assert!(InternetSum::default().add(&answer[20..]).is_whole());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! (`IFF_VNET_HDR`, `TUNSETOFFLOAD`). A connection's data crosses the kernel's stack in pieces of 64 KiB
 //! instead of 1 400 bytes, and costs a tenth of the calls.
 
-mod checksum;
 mod header;
 mod join;
 mod split;

@@ -1,8 +1,9 @@
 //! What the kernel leaves to a device that can segment: one packet of up to 64 KiB, to be cut into packets of
 //! the size that its connection chose, and checksums that are still to be made.
 
+use mesh_types::InternetSum;
+
 use super::{
-    checksum::Sum,
     header::{Checksum, Header, Kind, Segments},
     transport::{TCP, Transport, UDP, flags, nonzero, number},
 };
@@ -119,7 +120,7 @@ pub(super) fn complete(packet: &mut [u8], header: Header) -> Result<(), Misfit> 
     let covered = packet.get_mut(usize::from(start)..).ok_or(Misfit)?;
     let at = usize::from(offset);
     // Its place holds the sum of the pseudo-header, and is covered, too.
-    let checksum = Sum::default().add(covered).checksum();
+    let checksum = InternetSum::default().add(covered).checksum();
     let place = covered.get_mut(at..at + 2).ok_or(Misfit)?;
     // Only UDP's is there.
     let protocol = if at == super::transport::UDP_CHECKSUM {

@@ -1,6 +1,6 @@
 //! Where a packet's TCP or UDP is, and what its headers say that matters for cutting and joining.
 
-use super::checksum::Sum;
+use mesh_types::InternetSum;
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
@@ -64,15 +64,10 @@ impl Transport {
     /// As [`Self::of`], without asking IP.
     pub(super) fn at(packet: &[u8], is_ipv4: bool, start: usize, protocol: u8) -> Option<Self> {
         let header = packet.get(start..)?;
-        let bytes = match protocol {
-            TCP => usize::from(header.get(12)? >> 4) * 4,
-            UDP => UDP_BYTES,
+        let (bytes, least) = match protocol {
+            TCP => (usize::from(header.get(12)? >> 4) * 4, TCP_BYTES),
+            UDP => (UDP_BYTES, UDP_BYTES),
             _ => return None,
-        };
-        let least = if protocol == TCP {
-            TCP_BYTES
-        } else {
-            UDP_BYTES
         };
         (bytes >= least && header.len() >= bytes).then_some(Self {
             is_ipv4,
@@ -92,10 +87,10 @@ impl Transport {
     }
 
     /// The sum of the pseudo-header of so many bytes of header and payload.
-    pub(super) fn pseudo_header(self, packet: &[u8], bytes: usize) -> Sum {
+    pub(super) fn pseudo_header(self, packet: &[u8], bytes: usize) -> InternetSum {
         let addresses = if self.is_ipv4 { 12..20 } else { 8..40 };
         let bytes = u16::try_from(bytes).expect("a packet is no longer than 64 KiB");
-        Sum::default()
+        InternetSum::default()
             .add(&packet[addresses])
             .add_number(u16::from(self.protocol))
             .add_number(bytes)
@@ -110,7 +105,7 @@ impl Transport {
         if self.is_ipv4 {
             set(packet, 2, bytes);
             packet[10..12].fill(0);
-            let checksum = Sum::default().add(&packet[..self.start]).checksum();
+            let checksum = InternetSum::default().add(&packet[..self.start]).checksum();
             packet[10..12].copy_from_slice(&checksum);
         } else {
             set(packet, 4, bytes - IPV6_BYTES);

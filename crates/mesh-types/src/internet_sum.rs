@@ -1,17 +1,16 @@
-//! The internet checksum (RFC 1071), at memory's pace.
-
-/// A sum of 16-bit words as they lie in memory: the checksum comes out right whatever the byte order of the
-/// machine is, so nothing is swapped on the way.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum(u64);
-
 /// Bytes added at once: a compiler makes wide registers of it.
 const BLOCK: usize = 32;
 const WORD: usize = 4;
 
-impl Sum {
+/// The internet checksum (RFC 1071), at memory's pace: a sum of 16-bit words as they lie in memory. It comes out right
+/// whatever the byte order of the machine is, so nothing is swapped on the way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InternetSum(u64);
+
+impl InternetSum {
     /// Adds bytes that begin at an even place; an odd last byte is filled with zero.
-    pub(super) fn add(self, bytes: &[u8]) -> Self {
+    #[must_use]
+    pub fn add(self, bytes: &[u8]) -> Self {
         let mut lanes = [0; BLOCK / WORD];
         let mut blocks = bytes.chunks_exact(BLOCK);
         for block in &mut blocks {
@@ -29,12 +28,13 @@ impl Sum {
     }
 
     /// Adds a number as it stands in a header.
-    pub(super) fn add_number(self, number: u16) -> Self {
+    #[must_use]
+    pub fn add_number(self, number: u16) -> Self {
         self.add(&number.to_be_bytes())
     }
 
     /// The sum in 16 bits as it stands in a header, which a checksum that is still to be made begins with.
-    pub(super) fn folded(self) -> [u8; 2] {
+    pub fn folded(self) -> [u8; 2] {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
@@ -44,12 +44,12 @@ impl Sum {
     }
 
     /// The checksum as it stands in a header.
-    pub(super) fn checksum(self) -> [u8; 2] {
+    pub fn checksum(self) -> [u8; 2] {
         self.folded().map(|byte| !byte)
     }
 
     /// Whether these bytes, their checksum among them, are as their sender made them.
-    pub(super) fn is_whole(self) -> bool {
+    pub fn is_whole(self) -> bool {
         self.folded() == [0xff; 2]
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071_holds() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::default().add(&bytes).folded(), [0xdd, 0xf2]);
+        assert_eq!(InternetSum::default().add(&bytes).folded(), [0xdd, 0xf2]);
     }
 
     proptest! {
@@ -91,15 +91,15 @@ mod tests {
         ) {
             let cut = (cut * 2).min(bytes.len() & !1);
             let (a, b) = bytes.split_at(cut);
-            prop_assert_eq!(Sum::default().add(a).add(b).checksum(), naive(&bytes));
+            prop_assert_eq!(InternetSum::default().add(a).add(b).checksum(), naive(&bytes));
         }
 
         #[test]
         fn with_its_checksum_it_is_whole(mut bytes in prop::collection::vec(any::<u8>(), 2..300)) {
             bytes[..2].fill(0);
-            let checksum = Sum::default().add(&bytes).checksum();
+            let checksum = InternetSum::default().add(&bytes).checksum();
             bytes[..2].copy_from_slice(&checksum);
-            prop_assert!(Sum::default().add(&bytes).is_whole());
+            prop_assert!(InternetSum::default().add(&bytes).is_whole());
         }
     }
 }
