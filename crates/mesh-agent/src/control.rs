@@ -87,7 +87,7 @@ async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
     loop {
         while conversation.poll_errand(false, clock::now()) != Some(Errand::Connect) {
             tokio::select! {
-                () = sleep(wait(&conversation)) => {}
+                () = sleep(clock::until(conversation.poll_timeout())) => {}
                 Ok(()) = roster.changed() => conversation.roster_changed(clock::now()),
             }
         }
@@ -117,12 +117,6 @@ async fn keep_connected(agent: Arc<Agent>, endpoint: HostPort) {
         conversation.ended(!agent.connections().is_empty(), clock::now());
         roster.mark_unchanged();
     }
-}
-
-/// Until `conversation` is looked at without another reason.
-fn wait(conversation: &Conversation) -> Duration {
-    let due = conversation.poll_timeout();
-    due.map_or(Duration::MAX, |due| due.saturating_since(clock::now()))
 }
 
 async fn connect_once(
@@ -242,7 +236,7 @@ async fn speak(agent: &Agent, connection: &Connection, conversation: &mut Conver
             conversation.answered();
         }
         tokio::select! {
-            () = sleep(wait(conversation)) => {}
+            () = sleep(clock::until(conversation.poll_timeout())) => {}
             Ok(()) = rumoured.changed() => conversation.hear_of_roster(),
             Ok(()) = endpoints.changed() => conversation.endpoints_changed(),
             Ok(()) = roster.changed() => {

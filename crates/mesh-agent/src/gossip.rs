@@ -97,10 +97,9 @@ async fn act(agent: Arc<Agent>, words: Arc<Words>) {
             }
         }
         let due = words.lock().poll_timeout();
-        let wait = due.map_or(Duration::MAX, |due| due.saturating_since(clock::now()));
         tokio::select! {
             () = words.news.notified() => {}
-            () = sleep(wait) => {}
+            () = sleep(clock::until(due)) => {}
             Some(_) = fetches.join_next() => words.lock().fetched(agent.serial(), clock::now()),
         }
     }

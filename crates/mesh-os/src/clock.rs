@@ -1,6 +1,6 @@
 //! The clocks: one that only goes forward, and the wall's.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mesh_types::Instant;
 
@@ -9,6 +9,11 @@ use mesh_types::Instant;
 /// `CLOCK_BOOTTIME` on Linux, `CLOCK_MONOTONIC_RAW` (`mach_continuous_time`) on macOS.
 pub fn now() -> Instant {
     read(CONTINUOUS)
+}
+
+/// How long it is until `due` by [`now`]; for ever, if nothing is due.
+pub fn until(due: Option<Instant>) -> Duration {
+    due.map_or(Duration::MAX, |due| due.saturating_since(now()))
 }
 
 /// The monotonic clock that stands still while the machine sleeps; only the difference between two of its

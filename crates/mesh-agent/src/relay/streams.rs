@@ -300,9 +300,6 @@ pub(crate) async fn supervise(agent: Arc<Agent>, port: u16) {
                 }
             }
         }
-        let timer = dialler
-            .poll_timeout()
-            .map(|at| at.saturating_since(clock::now()));
         // The senders live as long as the agent.
         tokio::select! {
             _ = reached.changed() => {}
@@ -322,7 +319,7 @@ pub(crate) async fn supervise(agent: Arc<Agent>, port: u16) {
                     dialler.ended(&line.0, line.1, clock::now());
                 }
             }
-            () = sleep(timer.unwrap_or_default()), if timer.is_some() => {
+            () = sleep(clock::until(dialler.poll_timeout())) => {
                 dialler.handle_timeout(clock::now());
             }
         }
