@@ -187,10 +187,10 @@ impl Dialler {
                 moon.lines.remove(&carrier);
                 self.dials.push_back(Dial::Close(*key, carrier));
             }
-            if held.is_none() {
-                let due = std::iter::from_fn(|| moon.run(now));
-                self.dials
-                    .extend(due.map(|carrier| Dial::Open(*key, carrier)));
+            if held.is_none()
+                && let Some(carrier) = moon.run(now)
+            {
+                self.dials.push_back(Dial::Open(*key, carrier));
             }
         }
     }
@@ -269,7 +269,7 @@ impl Moon {
         now + pause
     }
 
-    /// What is to be dialled, one after the other.
+    /// What is to be dialled, one at a time: no two are due at once.
     fn run(&mut self, now: Instant) -> Option<Carrier> {
         let mut dial = None;
         if self.is(Carrier::Quic, Line::Open) {

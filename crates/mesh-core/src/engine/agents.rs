@@ -247,16 +247,12 @@ impl Peer {
         self.rtt = Some(rtt);
         if let Some(via) = probe.via {
             self.note_moon_rtt(via, rtt, context, now.instant);
-        }
-        if let Some(via) = probe.via
-            && via.udp().is_some_and(|at| self.paths.is_swept(at))
-        {
-            self.paths.learn(via, Origin::Heard, now.instant);
-        }
-        if let Some(via) = probe.via
-            && self.paths.answered(via, rtt, now.instant)
-        {
-            self.refresh_way(context);
+            if via.udp().is_some_and(|at| self.paths.is_swept(at)) {
+                self.paths.learn(via, Origin::Heard, now.instant);
+            }
+            if self.paths.answered(via, rtt, now.instant) {
+                self.refresh_way(context);
+            }
         }
         if let (true, Some(via)) = (probe.asked, self.link.via()) {
             context.output.event(Event::ProbeReply {

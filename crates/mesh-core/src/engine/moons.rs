@@ -351,13 +351,10 @@ impl Engine {
         now: Instant,
     ) -> impl Iterator<Item = (WireguardPublicKey, Option<Remote>)> + '_ {
         self.context.moons.asked.iter().filter_map(move |id| {
-            let peer = self.peers.get(id)?;
-            let client = peer.client.as_ref()?;
-            let answers = client
-                .asked_since
-                .is_none_or(|since| now.saturating_since(since) < DOUBTED_AFTER);
+            let peer = self.peers.get(id).filter(|peer| peer.client.is_some())?;
             let open = self.context.moons.open.get(id);
-            Some((peer.key(), open.filter(|_| answers).map(|moon| moon.remote)))
+            let open = open.filter(|_| !peer.is_silent_moon(now));
+            Some((peer.key(), open.map(|moon| moon.remote)))
         })
     }
 
