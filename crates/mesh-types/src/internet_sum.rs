@@ -10,7 +10,7 @@ pub struct InternetSum(u64);
 impl InternetSum {
     /// Adds bytes that begin at an even place; an odd last byte is filled with zero.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let mut lanes = [0; BLOCK / WORD];
         let mut blocks = bytes.chunks_exact(BLOCK);
         for block in &mut blocks {
@@ -29,8 +29,8 @@ impl InternetSum {
 
     /// Adds a number as it stands in a header.
     #[must_use]
-    pub fn add_number(self, number: u16) -> Self {
-        self.add(&number.to_be_bytes())
+    pub fn with_number(self, number: u16) -> Self {
+        self.with(&number.to_be_bytes())
     }
 
     /// The sum in 16 bits as it stands in a header, which a checksum that is still to be made begins with.
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071_holds() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(InternetSum::default().add(&bytes).folded(), [0xdd, 0xf2]);
+        assert_eq!(InternetSum::default().with(&bytes).folded(), [0xdd, 0xf2]);
     }
 
     proptest! {
@@ -91,15 +91,15 @@ mod tests {
         ) {
             let cut = (cut * 2).min(bytes.len() & !1);
             let (a, b) = bytes.split_at(cut);
-            prop_assert_eq!(InternetSum::default().add(a).add(b).checksum(), naive(&bytes));
+            prop_assert_eq!(InternetSum::default().with(a).with(b).checksum(), naive(&bytes));
         }
 
         #[test]
         fn with_its_checksum_it_is_whole(mut bytes in prop::collection::vec(any::<u8>(), 2..300)) {
             bytes[..2].fill(0);
-            let checksum = InternetSum::default().add(&bytes).checksum();
+            let checksum = InternetSum::default().with(&bytes).checksum();
             bytes[..2].copy_from_slice(&checksum);
-            prop_assert!(InternetSum::default().add(&bytes).is_whole());
+            prop_assert!(InternetSum::default().with(&bytes).is_whole());
         }
     }
 }

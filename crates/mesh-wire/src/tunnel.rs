@@ -615,10 +615,10 @@ pub(crate) fn parse_endpoint(bytes: &[u8; ENDPOINT_BYTES]) -> Option<SocketAddr>
 fn sum(packet: &[u8]) -> InternetSum {
     let (header, udp) = packet.split_at(IPV6_HEADER_BYTES);
     InternetSum::default()
-        .add(&header[8..])
-        .add(&header[4..6])
-        .add_number(NEXT_HEADER_UDP.into())
-        .add(udp)
+        .with(&header[8..])
+        .with(&header[4..6])
+        .with_number(NEXT_HEADER_UDP.into())
+        .with(udp)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn cut_ipv4(packet: &[u8], fit: usize, id: Option<u32>) -> Option<Vec<Vec<u8>>> 
         piece_header[2..4].copy_from_slice(&total.to_be_bytes());
         piece_header[6..8].copy_from_slice(&((offset & IPV4_OFFSET) | more).to_be_bytes());
         piece_header[10..12].copy_from_slice(&[0, 0]);
-        let checksum = InternetSum::default().add(&piece_header).checksum();
+        let checksum = InternetSum::default().with(&piece_header).checksum();
         piece_header[10..12].copy_from_slice(&checksum);
         cut.push([&piece_header, part].concat());
         if number == 0 {

@@ -109,10 +109,10 @@ mod tests {
         tcp[12] = u8::try_from(header_bytes / 4).unwrap() << 4;
         tcp[FLAGS_OFFSET] = flags;
         tcp[20..20 + options.len()].copy_from_slice(options);
-        let checksum = InternetSum::default().add(&tcp).checksum();
+        let checksum = InternetSum::default().with(&tcp).checksum();
         tcp[16..18].copy_from_slice(&checksum);
         packet.extend(tcp);
-        assert!(InternetSum::default().add(&packet[ip_bytes..]).is_whole());
+        assert!(InternetSum::default().with(&packet[ip_bytes..]).is_whole());
         packet
     }
 
@@ -120,7 +120,7 @@ mod tests {
         let mut packet = syn_packet(v6, flags, options);
         clamp(&mut packet, mtu);
         let ip_bytes = if v6 { 40 } else { 20 };
-        let sum = InternetSum::default().add(&packet[ip_bytes..]);
+        let sum = InternetSum::default().with(&packet[ip_bytes..]);
         assert!(sum.is_whole(), "the checksum");
         packet[ip_bytes + 20..].to_vec()
     }

@@ -51,9 +51,9 @@ fn packet_too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend(u32::from(mtu).to_be_bytes());
     answer.extend(quoted);
     let sum = InternetSum::default()
-        .add(&answer[8..])
-        .add_number(payload_bytes)
-        .add_number(ICMPV6.into());
+        .with(&answer[8..])
+        .with_number(payload_bytes)
+        .with_number(ICMPV6.into());
     answer[42..44].copy_from_slice(&sum.checksum());
     Some(answer)
 }
@@ -84,12 +84,12 @@ fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend([0, 0, 0, 0, 64, ICMP, 0, 0]);
     answer.extend(destination);
     answer.extend(source);
-    let checksum = InternetSum::default().add(&answer).checksum();
+    let checksum = InternetSum::default().with(&answer).checksum();
     answer[10..12].copy_from_slice(&checksum);
     answer.extend([3, 4, 0, 0, 0, 0]);
     answer.extend(mtu.to_be_bytes());
     answer.extend(quoted);
-    let checksum = InternetSum::default().add(&answer[20..]).checksum();
+    let checksum = InternetSum::default().with(&answer[20..]).checksum();
     answer[22..24].copy_from_slice(&checksum);
     Some(answer)
 }
@@ -157,8 +157,8 @@ mod tests {
         assert_eq!(answer[40..42], [2, 0]);
         assert_eq!(answer[44..48], 1420_u32.to_be_bytes());
         assert_eq!(answer[48..], packet[..1232]);
-        let sum = InternetSum::default().add(&answer[8..]).add_number(1240);
-        let sum = sum.add_number(ICMPV6.into());
+        let sum = InternetSum::default().with(&answer[8..]).with_number(1240);
+        let sum = sum.with_number(ICMPV6.into());
         assert!(sum.is_whole(), "the checksum");
 
         let packet = ipv4(17, &[7; 3000]);
@@ -168,8 +168,8 @@ mod tests {
         assert_eq!(answer[20..22], [3, 4]);
         assert_eq!(answer[26..28], 1220_u16.to_be_bytes());
         assert_eq!(answer[28..], packet[..548]);
-        assert!(InternetSum::default().add(&answer[..20]).is_whole());
-        assert!(InternetSum::default().add(&answer[20..]).is_whole());
+        assert!(InternetSum::default().with(&answer[..20]).is_whole());
+        assert!(InternetSum::default().with(&answer[20..]).is_whole());
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
                 piece.len(),
                 usize::from(u16::from_be_bytes([piece[2], piece[3]]))
             );
-            let sum = InternetSum::default().add(&piece[..header]);
+            let sum = InternetSum::default().with(&piece[..header]);
             assert!(sum.is_whole(), "the header's checksum");
             let place = u16::from_be_bytes([piece[6], piece[7]]);
             let more = place & IPV4_MORE_FRAGMENTS != 0;

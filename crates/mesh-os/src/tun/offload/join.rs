@@ -183,7 +183,7 @@ impl<'p> Run<'p> {
         let is_whole = |packet: &[u8]| {
             transport
                 .pseudo_header(packet, packet.len() - transport.start)
-                .add(&packet[transport.start..])
+                .with(&packet[transport.start..])
                 .is_whole()
         };
         if !is_whole(packet) || (self.payloads.len() == 1 && !is_whole(self.first)) {

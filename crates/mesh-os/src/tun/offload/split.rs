@@ -120,7 +120,7 @@ pub(super) fn complete(packet: &mut [u8], header: Header) -> Result<(), Misfit> 
     let covered = packet.get_mut(usize::from(start)..).ok_or(Misfit)?;
     let at = usize::from(offset);
     // Its place holds the sum of the pseudo-header, and is covered, too.
-    let checksum = InternetSum::default().add(covered).checksum();
+    let checksum = InternetSum::default().with(covered).checksum();
     let place = covered.get_mut(at..at + 2).ok_or(Misfit)?;
     // Only UDP's is there.
     let protocol = if at == super::transport::UDP_CHECKSUM {

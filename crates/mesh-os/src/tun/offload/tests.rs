@@ -116,7 +116,7 @@ fn is_whole(packet: &[u8]) -> bool {
     };
     transport
         .pseudo_header(packet, packet.len() - transport.start)
-        .add(&packet[transport.start..])
+        .with(&packet[transport.start..])
         .is_whole()
 }
 

@@ -91,9 +91,9 @@ impl Transport {
         let addresses = if self.is_ipv4 { 12..20 } else { 8..40 };
         let bytes = u16::try_from(bytes).expect("a packet is no longer than 64 KiB");
         InternetSum::default()
-            .add(&packet[addresses])
-            .add_number(u16::from(self.protocol))
-            .add_number(bytes)
+            .with(&packet[addresses])
+            .with_number(u16::from(self.protocol))
+            .with_number(bytes)
     }
 
     /// Writes the lengths of a packet of `packet` bytes, and IPv4's own checksum.
@@ -105,7 +105,9 @@ impl Transport {
         if self.is_ipv4 {
             set(packet, 2, bytes);
             packet[10..12].fill(0);
-            let checksum = InternetSum::default().add(&packet[..self.start]).checksum();
+            let checksum = InternetSum::default()
+                .with(&packet[..self.start])
+                .checksum();
             packet[10..12].copy_from_slice(&checksum);
         } else {
             set(packet, 4, bytes - IPV6_BYTES);
@@ -121,7 +123,7 @@ impl Transport {
         packet[at..at + 2].fill(0);
         let checksum = self
             .pseudo_header(packet, packet.len() - self.start)
-            .add(&packet[self.start..])
+            .with(&packet[self.start..])
             .checksum();
         packet[at..at + 2].copy_from_slice(&nonzero(self.protocol, checksum));
     }
