@@ -9,7 +9,7 @@
 //! |---|---|
 //! | probes of a way that never answered | [`BURST`] after it was heard of, then in [`RETRY`] while there is traffic |
 //! | doubt in the way in use | silence for [`SILENCE`] or twice the round trip, packets that come another way, a new network |
-//! | probes while in doubt | [`DOUBT`]: the way in use, and those that may take its place |
+//! | probes while in doubt | [`DOUBT`]: the way in use, and those that may take its place; if packets only come another way, these once it is overdue |
 //! | demotion | two probes overdue on it, and an answer on another since the doubt began |
 //! | promotion | straight before relayed; else a round trip shorter by a fifth and 2 ms |
 //! | a probe to keep a NAT's mapping | [`Facts::keep`] after the last packet on a straight way, while there is traffic |
@@ -147,6 +147,19 @@ struct Doubt {
     since: Instant,
     /// Probes of [`DOUBT`] that are sent.
     sent: usize,
+    /// The peer seems to doubt: others are probed once one probe on the way in use is overdue. As the peer hears of
+    /// these, and doubts its own way in turn, two who doubted for nothing would never end.
+    only_heard: bool,
+}
+
+impl Doubt {
+    const fn begin(now: Instant) -> Self {
+        Self {
+            since: now,
+            sent: 0,
+            only_heard: false,
+        }
+    }
 }
 
 impl Paths {
@@ -318,8 +331,9 @@ impl Paths {
         self.selected = Some(via);
     }
 
-    /// An authentic packet came by another way than the one in use.
-    pub(crate) fn heard(&mut self, via: Via, now: Instant) {
+    /// An authentic packet came by another way than the one in use. Without traffic that is no reason for doubt: requests
+    /// to a moon go their own way.
+    pub(crate) fn heard(&mut self, via: Via, facts: &Facts, now: Instant) {
         if self.is_closed(via) {
             return;
         }
@@ -327,11 +341,11 @@ impl Paths {
         let lately = self
             .cleared
             .is_some_and(|at| now.saturating_since(at) < SILENCE);
-        if self.doubt.is_none() && !lately && self.selected.is_some() {
+        if self.doubt.is_none() && !lately && self.selected.is_some() && is_warm(facts, now) {
             self.history.note(PathChange::Heard(via), now);
             self.doubt = Some(Doubt {
-                since: now,
-                sent: 0,
+                only_heard: true,
+                ..Doubt::begin(now)
             });
         }
     }
@@ -344,7 +358,13 @@ impl Paths {
     }
 
     /// A probe came back on the way that it went out. True if packets take another way now.
-    pub(crate) fn answered(&mut self, via: Via, rtt: Duration, now: Instant) -> bool {
+    pub(crate) fn answered(
+        &mut self,
+        via: Via,
+        rtt: Duration,
+        facts: &Facts,
+        now: Instant,
+    ) -> bool {
         let Some(way) = self.ways.get_mut(via) else {
             return false;
         };
@@ -359,9 +379,10 @@ impl Paths {
         if self.demote(now) {
             return true;
         }
-        let better = self
-            .selected
-            .is_none_or(|selected| self.ways.is_better(via, selected));
+        let better = self.selected.is_none_or(|selected| {
+            let is_let_go = is_idle(facts, now) && selected.is_relay() && !via.is_relay();
+            !is_let_go && self.ways.is_better(via, selected)
+        });
         if better {
             self.select(via, now);
         }
@@ -383,10 +404,7 @@ impl Paths {
         self.retry = Some((now + RETRY.0, RETRY.0));
         self.budget.refill();
         self.predict.forget();
-        self.doubt = self.selected.map(|_| Doubt {
-            since: now,
-            sent: 0,
-        });
+        self.doubt = self.selected.map(|_| Doubt::begin(now));
     }
 
     /// Does what is due.
@@ -467,33 +485,36 @@ impl Paths {
             && now >= since + patience
         {
             self.doubted = Some(since);
-            self.doubt = Some(Doubt {
-                since: now,
-                sent: 0,
-            });
+            self.doubt = Some(Doubt::begin(now));
         }
         let Some(doubt) = &mut self.doubt else {
             return;
         };
+        let way = self.ways.get(selected);
+        let is_overdue = way.is_none_or(|way| way.overdue(doubt.since, now) > 0);
+        let was_only_heard = doubt.only_heard;
+        doubt.only_heard &= !is_overdue;
         let due = DOUBT
             .iter()
             .filter(|offset| doubt.since + **offset <= now)
             .count();
-        if due <= doubt.sent {
-            let over = doubt.sent >= DOUBT.len();
-            if over && now >= doubt.since + DOUBT[DOUBT.len() - 1] + SILENCE_MAX {
-                // Nobody answers anywhere: a handshake settles it.
-                self.doubt = None;
-                self.cleared = Some(now);
+        let is_due = due > doubt.sent;
+        if is_due {
+            if doubt.sent < DOUBT_SERIOUS && due >= DOUBT_SERIOUS {
+                self.history.note(PathChange::Unanswered(selected), now);
             }
-            return;
+            doubt.sent = due;
+            probes.push(selected);
         }
-        if doubt.sent < DOUBT_SERIOUS && due >= DOUBT_SERIOUS {
-            self.history.note(PathChange::Unanswered(selected), now);
+        if !doubt.only_heard && (is_due || was_only_heard) {
+            probes.extend(self.ways.others(selected));
         }
-        doubt.sent = due;
-        probes.push(selected);
-        probes.extend(self.ways.others(selected));
+        let end = doubt.since + DOUBT[DOUBT.len() - 1] + SILENCE_MAX;
+        if !is_due && due >= DOUBT.len() && now >= end {
+            // Nobody answers anywhere: a handshake settles it.
+            self.doubt = None;
+            self.cleared = Some(now);
+        }
     }
 
     /// A relayed pair that speaks after a pause looks for a straight way at once. What it heard of during
@@ -545,10 +566,11 @@ impl Paths {
         let next = DOUBT.get(doubt.sent).map(|offset| doubt.since + *offset);
         let end = doubt.since + DOUBT[DOUBT.len() - 1] + SILENCE_MAX;
         // An answer that is there already may only have to wait for a probe to be overdue.
+        let count = if doubt.only_heard { 1 } else { OVERDUE_MIN };
         let overdue = self.selected.and_then(|via| {
             let way = self.ways.get(via)?;
             let mut waiting = way.waiting.iter().filter(|sent| **sent >= doubt.since);
-            Some(*waiting.nth(OVERDUE_MIN - 1)? + way.patience())
+            Some(*waiting.nth(count - 1)? + way.patience())
         });
         let overdue = overdue.filter(|at| *at >= now);
         [Some(next.unwrap_or(end)), overdue]
@@ -758,6 +780,11 @@ fn mtu_facts(way: &Way, facts: &Facts, now: Instant) -> MtuFacts {
         large,
         patience: way.patience(),
     }
+}
+
+/// Whether there was traffic, and is no more.
+fn is_idle(facts: &Facts, now: Instant) -> bool {
+    facts.traffic.is_some() && !is_warm(facts, now)
 }
 
 /// Whether there was traffic lately.

@@ -250,7 +250,8 @@ impl Peer {
             if via.udp().is_some_and(|at| self.paths.is_swept(at)) {
                 self.paths.learn(via, Origin::Heard, now.instant);
             }
-            if self.paths.answered(via, rtt, now.instant) {
+            let facts = self.facts(now.instant);
+            if self.paths.answered(via, rtt, &facts, now.instant) {
                 self.refresh_way(context);
             }
         }

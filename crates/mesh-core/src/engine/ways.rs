@@ -57,7 +57,8 @@ impl Peer {
             return;
         }
         if let Some(via) = self.link.heard() {
-            self.paths.heard(via, now.instant);
+            let facts = self.facts(now.instant);
+            self.paths.heard(via, &facts, now.instant);
         }
         if let Some(endpoint) = self.paths.selected().and_then(Via::udp) {
             self.keep = context.holds.of(endpoint.is_ipv6()).interval();

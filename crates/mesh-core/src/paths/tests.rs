@@ -91,7 +91,8 @@ impl Pair {
             let landed: Vec<(Instant, Via, Duration)> = landed;
             for (_, via, rtt) in landed {
                 self.silent_since = None;
-                self.paths.answered(via, rtt, self.now);
+                let facts = self.facts();
+                self.paths.answered(via, rtt, &facts, self.now);
             }
         }
     }
@@ -192,10 +193,57 @@ fn packets_that_come_another_way_make_the_way_in_use_prove_itself() {
     pair.answers.remove(&straight(1));
     pair.answers.insert(straight(2), millis(20));
     // The peer moved: its packets come from elsewhere.
-    pair.paths.heard(straight(2), at(5_000));
+    pair.paths.heard(straight(2), &pair.facts(), at(5_000));
     pair.traffic = Some(at(5_000));
     pair.run_to(at(5_600));
     assert_eq!(pair.paths.selected(), Some(straight(2)));
+}
+
+#[test]
+fn who_only_hears_of_doubt_asks_the_way_in_use_first() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    pair.traffic = Some(at(5_000));
+    // The peer probes all its ways. If this side did, too, the peer would hear that, and so on.
+    pair.paths.heard(relay(1), &pair.facts(), at(5_000));
+    pair.run_to(at(5_900));
+    let sent: Vec<_> = pair
+        .sent
+        .iter()
+        .filter(|(at, _)| *at >= self::at(5_000))
+        .collect();
+    assert_eq!(sent, [&(at(5_000), straight(1))]);
+
+    pair.answers.remove(&straight(1));
+    pair.paths.heard(relay(1), &pair.facts(), at(5_900));
+    pair.run_to(at(6_500));
+    let others = pair
+        .sent
+        .iter()
+        .find(|(at, via)| *at >= self::at(5_900) && *via == relay(1));
+    let overdue = at(5_900) + pair.paths.ways.get(straight(1)).unwrap().patience();
+    assert!(others.is_some_and(|(at, _)| *at <= overdue), "{others:?}");
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+}
+
+#[test]
+fn an_idle_pair_follows_nothing_that_comes_another_way() {
+    let mut pair = relayed();
+    pair.run_to(at(70_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)), "let go");
+    // Requests to a moon, and what answers them, take their own way.
+    pair.paths.heard(straight(1), &pair.facts(), at(70_000));
+    assert!(
+        !pair
+            .paths
+            .answered(straight(1), millis(20), &pair.facts(), at(70_000))
+    );
+    pair.run_to(at(100_000));
+    assert_eq!(pair.since(at(70_000)), 0);
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    pair.traffic = Some(at(100_000));
+    pair.run_to(at(100_100));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
 }
 
 #[test]
@@ -211,7 +259,7 @@ fn two_good_ways_do_not_make_it_flap() {
         pair.answers
             .insert(straight(2 - u8::try_from(second % 2).unwrap()), millis(21));
         pair.traffic = Some(pair.now);
-        pair.paths.heard(faster, pair.now);
+        pair.paths.heard(faster, &pair.facts(), pair.now);
         pair.run_to(at(1_000 + second * 1_000));
         assert_eq!(pair.paths.selected(), first);
     }
@@ -304,7 +352,7 @@ fn a_stream_is_left_for_udp_once_that_answers_and_is_no_way_once_it_is_over() {
     assert!(!pair.paths.set_streams(&[], pair.now));
     assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
     // What came by it last is looked at afterwards.
-    pair.paths.heard(via, pair.now);
+    pair.paths.heard(via, &pair.facts(), pair.now);
     pair.paths.established(via, None, pair.now);
     assert_eq!(pair.paths.all().collect::<Vec<_>>(), [straight(1)]);
     assert_eq!(pair.paths.selected(), Some(straight(1)));
@@ -340,7 +388,8 @@ fn a_stream_is_not_forgotten_for_endpoints_that_are_told_of() {
         pair.paths.learn(straight(number), Origin::Told, pair.now);
     }
     assert!(pair.paths.view().iter().any(|path| path.via == via));
-    pair.paths.answered(via, millis(30), pair.now);
-    pair.paths.heard(via, pair.now);
+    pair.paths
+        .answered(via, millis(30), &pair.facts(), pair.now);
+    pair.paths.heard(via, &pair.facts(), pair.now);
     assert!(pair.paths.all().any(|known| known == via));
 }

@@ -329,9 +329,9 @@ fn a_port_that_answers_becomes_a_way() {
         2
     );
     let via = there(8_003).into();
-    assert!(!paths.answered(via, Duration::from_millis(20), at(5_040)));
+    assert!(!paths.answered(via, Duration::from_millis(20), &facts(at(5_040)), at(5_040)));
     paths.learn(via, Origin::Heard, at(5_040));
-    assert!(paths.answered(via, Duration::from_millis(20), at(5_040)));
+    assert!(paths.answered(via, Duration::from_millis(20), &facts(at(5_040)), at(5_040)));
     assert_eq!(paths.selected(), Some(via));
     assert!(
         run(&mut paths, Part::Many, 5_050, 9_000).is_empty(),
