@@ -36,7 +36,7 @@ pub use changes::{Change, Isolation, Weather};
 pub use filter::{Dependence, Filter};
 pub use fleet::{Arrived, Fleet, Traffic};
 pub use gateway::{Firewall, Gateway, Passage};
-pub use history::{Failure, History, Summary, run_bytes, run_seed};
+pub use history::{Failure, History, Summary, WIDE_FROM, run_bytes, run_seed};
 pub use line::{Carried, Line, Way};
 pub use nat::{Nat, NatBehaviour, Ports};
 pub use reference::Verdict;

@@ -10,7 +10,7 @@
 
 use std::str::FromStr;
 
-use mesh_testkit::world::Campaign;
+use mesh_testkit::world::{Campaign, WIDE_FROM};
 
 /// With nothing said: a second.
 const TRANSITIONS: usize = 1_000;
@@ -37,14 +37,20 @@ fn the_committed_histories_go_well() {
 fn whatever_happens_every_pair_finds_its_way() {
     let changes = setting("CHANGES").unwrap_or(CHANGES);
     let histories = std::env::var("HISTORIES").ok();
-    let (seeds, transitions) = match &histories {
+    let (numbers, transitions) = match &histories {
         Some(range) => {
             let (first, last) = range.split_once("..").expect("a range");
             (first.parse().unwrap()..last.parse().unwrap(), usize::MAX)
         }
         None => (0..u64::MAX, setting("TRANSITIONS").unwrap_or(TRANSITIONS)),
     };
-    let histories = seeds.map(|seed| (seed, changes));
+    // Left to itself, worlds of both kinds in turns.
+    let seed = |number: u64| match (&histories, number % 2) {
+        (Some(_), _) => number,
+        (None, 0) => number / 2,
+        (None, _) => WIDE_FROM + number / 2,
+    };
+    let histories = numbers.map(|number| (seed(number), changes));
     let campaign = Campaign::run(histories, transitions, |line| println!("{line}"));
     println!("{campaign}");
     assert_eq!(campaign.failures.len(), 0, "histories went wrong");

@@ -168,11 +168,11 @@ fn a_nat_that_counts_is_of_no_use_to_one_that_does_not() {
     ] {
         for seed in 2..4 {
             let mut pair = Pair::new(seed, behaviours);
-            let before = pair.fleet.traffic.into_the_blue;
+            let before = pair.fleet.traffic.into_the_blue();
             let talk = pair.talk([0, 0], Duration::from_secs(60));
             assert_eq!(talk.direct(&pair.fleet), None);
             // Seven probes to each of three endpoints, in three searches of both.
-            let sent = pair.fleet.traffic.into_the_blue - before;
+            let sent = pair.fleet.traffic.into_the_blue() - before;
             assert!(sent <= 2 * 3 * 7 * 3, "{sent}");
             let told = behaviours.map(|behaviour| match behaviour == random {
                 true => Prediction::UnorderedHere,
@@ -198,11 +198,11 @@ fn an_attempt_that_misses_sends_so_many_probes_and_no_more() {
     let without = {
         let mut random = Pair::new(7, [NatBehaviour::SYMMETRIC; 2]);
         random.talk([0, 0], Duration::from_secs(360));
-        random.fleet.traffic.into_the_blue
+        random.fleet.traffic.into_the_blue()
     };
     let talk = pair.talk([20, 20], Duration::from_secs(360));
     assert_eq!(talk.direct(&pair.fleet), None);
-    let sweeps = pair.fleet.traffic.into_the_blue.saturating_sub(without);
+    let sweeps = pair.fleet.traffic.into_the_blue().saturating_sub(without);
     assert!((1..=6 * 2 * (9 + 16)).contains(&sweeps), "{sweeps}");
     let missed = Prediction::Missed { attempts: 6 };
     assert_eq!(pair.reasons(), [reason(missed); 2]);

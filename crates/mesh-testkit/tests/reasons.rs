@@ -50,14 +50,15 @@ fn a_pair_of_the_inventorys_stays_relayed_and_tries_nothing_else() {
     fleet.set_relay_only(b, true);
     fleet.publish(&[]);
     fleet.run_for(seconds(30));
-    let before = fleet.traffic.into_the_blue;
+    let before = fleet.traffic.into_the_blue();
     talk(&mut fleet, a, b, seconds(90));
     assert_eq!(
         (code(&fleet, a, b), code(&fleet, b, a)),
         ("relay-only", "relay-only")
     );
     assert_eq!(
-        fleet.traffic.into_the_blue, before,
+        fleet.traffic.into_the_blue(),
+        before,
         "no probe leaves for a NAT"
     );
     assert_eq!(
@@ -82,7 +83,7 @@ fn a_pair_becomes_relayed_and_straight_again_with_the_roster() {
             (code(&fleet, a, b), code(&fleet, b, a)),
             ("relay-only", "relay-only")
         );
-        let before = fleet.traffic.into_the_blue;
+        let before = fleet.traffic.into_the_blue();
         let mut relayed = Talk::between(&fleet, a, b);
         relayed.go_on(&mut fleet, TICK, seconds(5));
         assert!(
@@ -90,7 +91,7 @@ fn a_pair_becomes_relayed_and_straight_again_with_the_roster() {
             "the session goes on"
         );
         assert_eq!(relayed.direct(&fleet), None);
-        assert_eq!(fleet.traffic.into_the_blue, before);
+        assert_eq!(fleet.traffic.into_the_blue(), before);
         fleet.set_relay_only(a, false);
         fleet.publish(&[]);
         talk(&mut fleet, a, b, seconds(1));

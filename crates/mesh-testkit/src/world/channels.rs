@@ -190,11 +190,14 @@ impl Channels {
         self.fly(now + delay, id, to, message);
     }
 
-    /// Closes one end, and tells the other.
+    /// Closes one end, and tells the other, unless it was the first to close.
     pub(super) fn close(&mut self, id: ChannelId, end: End, underlay: &Underlay, now: Instant) {
-        self.send(id, end.other(), Message::Close, underlay, now);
-        if let Some(channel) = self.open.get_mut(&id) {
-            channel.has[end.index()] = false;
+        let Some(channel) = self.open.get_mut(&id) else {
+            return;
+        };
+        channel.has[end.index()] = false;
+        if channel.has[end.other().index()] {
+            self.send(id, end.other(), Message::Close, underlay, now);
         }
     }
 

@@ -2,7 +2,7 @@ mod control;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -82,10 +82,18 @@ pub struct Traffic {
     pub with_moons: u64,
     /// The same by who sent to whom; `None`: to an address of a NAT, or of nobody.
     pub with_moons_by: BTreeMap<(HostId, Option<HostId>), u64>,
-    /// From nodes to addresses that no machine has by itself: of NATs, or of nobody.
-    pub into_the_blue: u64,
+    /// From nodes to addresses that no machine has by itself, of NATs or of nobody: who sent how many to where, by the
+    /// first byte.
+    pub strays: BTreeMap<(HostId, SocketAddr, u8), u64>,
     /// Between others, straight or through moons: who sent how many to whom.
     pub between: BTreeMap<(HostId, HostId), u64>,
+}
+
+impl Traffic {
+    /// How many [`Traffic::strays`] there are.
+    pub fn into_the_blue(&self) -> u64 {
+        self.strays.values().sum()
+    }
 }
 
 /// A packet that came out of a tunnel.
@@ -656,7 +664,7 @@ impl Fleet {
             if fresh {
                 self.underlay.open_second(host);
             }
-            self.count_datagram(host, self.at(to.ip()), &data);
+            self.count_datagram(host, self.at(to.ip()), Some(to), &data);
             self.underlay
                 .send_second(host, to, data.to_vec(), self.now.instant);
         } else if event == Event::Measured {
@@ -687,12 +695,15 @@ impl Fleet {
         for Transmit { to, data } in transmits {
             match to {
                 Remote::Udp(to) => {
-                    self.count_datagram(host, self.at(to.ip()), &data);
+                    self.count_datagram(host, self.at(to.ip()), Some(to), &data);
                     self.underlay.send(host, to, data, self.now.instant);
                 }
                 Remote::Stream(stream) => {
+                    // What is said into one that has ended does not leave the machine.
                     let receiver = self.streams.other_end(host, stream);
-                    self.count_datagram(host, receiver, &data);
+                    if receiver.is_some() {
+                        self.count_datagram(host, receiver, None, &data);
+                    }
                     let (underlay, now) = (&self.underlay, self.now.instant);
                     self.streams.send(host, stream, data, underlay, now);
                 }
@@ -707,7 +718,13 @@ impl Fleet {
     }
 
     /// Counts a datagram to `receiver`, or to whom it names.
-    fn count_datagram(&mut self, host: HostId, receiver: Option<HostId>, data: &[u8]) {
+    fn count_datagram(
+        &mut self,
+        host: HostId,
+        receiver: Option<HostId>,
+        to: Option<SocketAddr>,
+        data: &[u8],
+    ) {
         let frame = relay::parse(data);
         let receiver = match frame {
             Some(Frame::Data(header)) => self.hosts().find(|other| {
@@ -727,8 +744,9 @@ impl Fleet {
             }
         } else if let Some(receiver) = receiver {
             *self.traffic.between.entry((host, receiver)).or_default() += 1;
-        } else {
-            self.traffic.into_the_blue += 1;
+        } else if let Some(to) = to {
+            let kind = data.first().copied().unwrap_or_default();
+            *self.traffic.strays.entry((host, to, kind)).or_default() += 1;
         }
     }
 

@@ -14,12 +14,8 @@ use self::patience::{
 };
 use super::{Change, Fleet, HostId, Talk, Underlay, Verdict, shape::Shape};
 
-/// Datagrams to endpoints where nobody is any more, in a silent minute, while lines lose packets. Who sends them is not
-/// found out yet.
-const STRAY_IN_RAIN: u64 = 8;
-
 /// The first seed of a wide world: one with controllers, and with all kinds of changes.
-const WIDE_FROM: u64 = 1 << 32;
+pub const WIDE_FROM: u64 = 1 << 32;
 
 /// Bytes that suffice for a world and for each change after it.
 const WORLD_BYTES: usize = 256;
@@ -427,12 +423,12 @@ impl History {
         }
         let seen = self.fleet.traffic.clone();
         let machines = self.fleet.hosts().count();
-        let (per_moon, stray_max) = match self.fleet.is_calm(&self.shape.sites) {
-            true => (IDLE_PER_MOON, 0),
-            false => (2 * IDLE_PER_MOON, STRAY_IN_RAIN),
+        let per_moon = match self.fleet.is_calm(&self.shape.sites) {
+            true => IDLE_PER_MOON,
+            false => 2 * IDLE_PER_MOON,
         };
         let budget = machines * self.shape.moons.len() * per_moon;
-        if seen.into_the_blue > stray_max || !seen.between.is_empty() {
+        if !seen.strays.is_empty() || !seen.between.is_empty() {
             let mut what = format!("not silent: {seen:?} after {before:?}\n");
             for (a, b) in seen.between.keys().flat_map(|(a, b)| [(*a, *b), (*b, *a)]) {
                 what += &format!("  {a:?} sees {b:?} {:?}\n", self.fleet.view(a, b));

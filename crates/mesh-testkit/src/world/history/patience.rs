@@ -75,10 +75,10 @@ pub(super) const INTRODUCED_LATE: Duration = Duration::from_secs(120);
 pub(super) const ROSTER_TAKEN: Duration = Duration::from_secs(90);
 
 /// Messages in an idle minute with a controller that is connected: a question for the roster and its answer,
-/// and those of the minutes before and after. With others: first packets, and hellos that are refused, as
-/// often as every second.
+/// and those of the minutes before and after. With others: who is refused asks every three seconds on average, with a
+/// first packet and a hello, and there are an answer and an end of it; half of that again, as chance has it.
 pub(super) const IDLE_CONNECTED: usize = 4;
-pub(super) const IDLE_UNCONNECTED: usize = 90;
+pub(super) const IDLE_UNCONNECTED: usize = 20 * 4 * 3 / 2;
 
 /// What a moon and a client of it may exchange in an idle minute: three renewals of two datagrams, a
 /// handshake, and what a moon that is away is tried with. Twice that where lines lose up to 30 % each way.
