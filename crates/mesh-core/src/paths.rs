@@ -341,6 +341,14 @@ impl Paths {
         let lately = self
             .cleared
             .is_some_and(|at| now.saturating_since(at) < SILENCE);
+        if let Some(doubt) = &self.doubt
+            && let Some(way) = self.ways.get_mut(via)
+            && !doubt.only_heard
+            && way.answered < Some(doubt.since)
+        {
+            // It may have been the peer's turn first: this way's turn may be seconds away.
+            way.burst.get_or_insert((now, 0));
+        }
         if self.doubt.is_none() && !lately && self.selected.is_some() && is_warm(facts, now) {
             self.history.note(PathChange::Heard(via), now);
             self.doubt = Some(Doubt {

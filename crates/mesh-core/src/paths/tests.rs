@@ -227,6 +227,23 @@ fn who_only_hears_of_doubt_asks_the_way_in_use_first() {
 }
 
 #[test]
+fn in_doubt_a_way_that_the_peer_is_heard_by_is_probed_at_once() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    // Nothing comes through, and this side has not been told of anything else.
+    pair.answers.clear();
+    pair.traffic = Some(at(5_000));
+    pair.silent_since = Some(at(5_000));
+    pair.run_to(at(7_100));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+    // The peer has found a moon.
+    pair.answers.insert(relay(1), millis(60));
+    pair.paths.heard(relay(1), &pair.facts(), at(7_100));
+    pair.run_to(at(7_160));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+}
+
+#[test]
 fn an_idle_pair_follows_nothing_that_comes_another_way() {
     let mut pair = relayed();
     pair.run_to(at(70_000));
