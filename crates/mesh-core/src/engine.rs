@@ -1,4 +1,5 @@
 mod agents;
+mod client;
 mod context;
 mod handover;
 mod handshakes;

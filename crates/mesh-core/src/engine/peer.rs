@@ -11,9 +11,9 @@ use rand::RngCore;
 use super::{
     Context, Event, PeerConfig, PeerId,
     agents::{Heard, Probe},
+    client::Client,
     handshakes::{Attempt, Responded},
     knocks::Knocks,
-    moons::Client,
     story::Hint,
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };

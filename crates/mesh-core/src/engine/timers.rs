@@ -416,7 +416,7 @@ impl Peer {
             self.liveness_armed,
             self.mtu_armed,
             self.paths_due(now),
-            self.client.as_ref().map(super::moons::Client::due),
+            self.client.as_ref().map(super::client::Client::due),
             context.holds.due(self.link.peer.as_bytes()),
             self.knocks.due(),
             self.want_ends(now),

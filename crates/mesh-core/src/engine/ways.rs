@@ -7,10 +7,13 @@ use std::{
 };
 
 use mesh_types::Instant;
-use mesh_wire::tunnel::{self, TunnelMessage};
+use mesh_wire::{
+    relay::{Header, MemberTag},
+    tunnel::{self, TunnelMessage},
+};
 use rand::RngCore;
 
-use super::{Context, agents::Probe, peer::Peer};
+use super::{Context, Event, agents::Probe, peer::Peer};
 use crate::{
     Now, Via,
     link::{Sent, Way},
@@ -223,6 +226,43 @@ impl Peer {
             None => message.to_vec(),
         };
         context.output.transmit(way.remote, data);
+    }
+
+    /// What frames to this peer need on the way `via`; `None` if the way is not open.
+    pub(super) fn resolve(&self, via: Via, context: &Context) -> Option<Way> {
+        match via {
+            Via::Direct(remote) => Some(Way::unmeasured(via, remote)),
+            Via::Relay(moon) => {
+                let open = context.moons.if_open(&moon)?;
+                let header = Header {
+                    token: open.token,
+                    member: MemberTag::of(self.link.peer.as_bytes()),
+                };
+                Some(Way {
+                    header: Some(header.emit()),
+                    ..Way::unmeasured(via, open.remote)
+                })
+            }
+        }
+    }
+
+    /// Shows the data threads the way that packets take, and tells what it carries if that changed.
+    pub(super) fn refresh_way(&mut self, context: &mut Context) {
+        let way = self
+            .paths
+            .selected()
+            .and_then(|via| self.resolve(via, context));
+        let measured = |way: Way| match self.speaks_mesh() {
+            true => way.measured(self.paths.mtu()),
+            false => way,
+        };
+        self.link.set_way(way.map(measured));
+        let mtu = self.link.mtu();
+        if self.told_mtu != mtu {
+            self.told_mtu = mtu;
+            let peer = self.key();
+            context.output.event(Event::MtuChanged { peer, mtu });
+        }
     }
 }
 
