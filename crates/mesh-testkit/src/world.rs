@@ -22,6 +22,7 @@ mod gateway;
 mod history;
 mod line;
 mod machine;
+mod machines;
 mod nat;
 pub mod recovery;
 pub mod reference;

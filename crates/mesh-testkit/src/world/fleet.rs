@@ -19,6 +19,7 @@ use super::{
     channels::Channels,
     controller::Controller,
     machine::{Machine, Member, Peer},
+    machines::Machines,
     reference::{self, Verdict},
     rosters::Published,
     streams::{Streamed, Streams},
@@ -55,7 +56,7 @@ pub struct Fleet {
     pub traffic: Traffic,
     now: Now,
     seed: u8,
-    machines: Vec<Machine>,
+    machines: Machines,
     streams: Streams,
     channels: Channels,
     controllers: Vec<Controller>,
@@ -116,7 +117,7 @@ impl Fleet {
                 wall: WallTime::from_millis(1_700_000_000_000),
             },
             seed: seed.to_be_bytes()[7],
-            machines: Vec::new(),
+            machines: Machines::default(),
             streams: Streams::new(seed),
             channels: Channels::new(seed),
             controllers: Vec::new(),
@@ -221,7 +222,7 @@ impl Fleet {
         loop {
             let timer = (0..self.machines.len())
                 .filter(|index| self.underlay.is_awake(HostId(*index)))
-                .filter_map(|index| self.machines[index].poll_timeout())
+                .filter_map(|index| self.machines.poll_timeout(index))
                 .min();
             let lines = [
                 self.underlay.poll_timeout(),
@@ -510,9 +511,8 @@ impl Fleet {
     fn run_timers(&mut self) {
         for host in self.hosts() {
             let is_due = |fleet: &Self| {
-                fleet.machines[host.0]
-                    .poll_timeout()
-                    .is_some_and(|at| at <= fleet.now.instant)
+                let due = fleet.machines.poll_timeout(host.0);
+                due.is_some_and(|at| at <= fleet.now.instant)
             };
             if !self.underlay.is_awake(host) || !is_due(self) {
                 continue;
