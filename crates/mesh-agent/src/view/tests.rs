@@ -149,6 +149,39 @@ fn the_documentation_has_every_reason_as_it_is_shown() {
 }
 
 #[test]
+fn two_nats_that_vary_are_told_with_what_came_of_guessing_their_ports() {
+    let galena = member("galena", Some(&seed()), Role::Peer);
+    let shown = |prediction| {
+        let reason = Reason::BothNatsVary { prediction };
+        words::short(reason, &galena, None, &SCENE).unwrap()
+    };
+    let plain = "both NATs give each destination another port";
+    for (prediction, rest) in [
+        (Prediction::Pending, ""),
+        (
+            Prediction::Unmeasured,
+            "; which one comes next, no two moons say",
+        ),
+        (Prediction::UnorderedHere, ", the one here in no order"),
+        (Prediction::UnorderedThere, ", the one there in no order"),
+        (
+            Prediction::Unanswered,
+            "; its agent does not say which one comes next",
+        ),
+        (
+            Prediction::Missed { attempts: 1 },
+            "; guessing them failed once",
+        ),
+        (
+            Prediction::Missed { attempts: 6 },
+            "; guessing them failed 6 times",
+        ),
+    ] {
+        assert_eq!(shown(prediction), format!("{plain}{rest}"));
+    }
+}
+
+#[test]
 fn whatever_is_wrong_has_a_next_step() {
     let galena = member("galena", Some(&seed()), Role::Peer);
     let at_rest = [
