@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use self::program::Target;
-use crate::process::{cargo_command, root, run as run_to_end, shown, workspace};
+use crate::process::{cargo_command, root, run as run_to_end, shown, target, workspace};
 
 /// What `cargo xtask package` takes.
 #[derive(clap::Args)]
@@ -100,9 +100,7 @@ impl Input {
 
 fn build() -> anyhow::Result<PathBuf> {
     run_to_end(cargo_command().args(["build", "--profile", "dist", "--package", "mesh-cli"]))?;
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("dist/mesh"))
+    Ok(target().join("dist/mesh"))
 }
 
 fn version() -> anyhow::Result<String> {

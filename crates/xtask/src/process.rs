@@ -19,6 +19,11 @@ pub(crate) fn root() -> PathBuf {
         .to_owned()
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// The packages of the workspace, without what they depend on.
 pub(crate) fn workspace() -> anyhow::Result<Metadata> {
     MetadataCommand::new()

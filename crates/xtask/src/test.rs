@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     darwin::{self, Outcome, Target},
-    process::{cargo_command, root, run as run_to_end, shown, workspace},
+    process::{cargo_command, run as run_to_end, shown, target, workspace},
     setup,
 };
 
@@ -45,15 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     setup::run_setup()?;
     // One after the other: each uses both cores by itself.
-    run_to_end(cargo_command().args(["build", "--release", "--quiet", "--package", "mesh-cli"]))?;
-    run_to_end(cargo_command().args([
-        "test",
-        "--release",
-        "--quiet",
-        "--no-run",
-        "--package",
-        "mesh-tests",
-    ]))?;
+    run_to_end(&mut build_systems()?)?;
     run_to_end(unit_tests().args(["--quiet", "--no-run"]))?;
 
     // wireguard-go rekeys after two minutes of real time, most of them spent waiting.
@@ -146,17 +138,36 @@ fn histories(all: bool) -> Command {
     command
 }
 
+/// The program and the whole-system tests belong to one selection: with other packages libraries have other features,
+/// and would be built once more.
+const SYSTEM: [&str; 5] = [
+    "--release",
+    "--package",
+    "mesh-cli",
+    "--package",
+    "mesh-tests",
+];
+
+/// Builds the program and its whole-system tests.
+fn build_systems() -> anyhow::Result<Command> {
+    let mut command = cargo_command();
+    command.arg("build").args(SYSTEM);
+    command.args(["--quiet", "--bin", "mesh"]);
+    command.args(tests_named(|_| true)?);
+    Ok(command)
+}
+
 /// The whole-system tests whose names `wanted` takes.
 fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
     let mut command = cargo_command();
-    command.args([
-        "test",
-        "--release",
-        "--package",
-        "mesh-tests",
-        "--no-fail-fast",
-    ]);
+    command.arg("test").args(SYSTEM).arg("--no-fail-fast");
+    command.args(tests_named(wanted)?);
     command.env("MESH_BIN", mesh_program());
+    Ok(command)
+}
+
+/// Whole-system tests, as cargo's arguments. Without a name, cargo would take them all.
+fn tests_named(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let metadata = workspace()?;
     let tests = metadata
         .packages
@@ -164,21 +175,19 @@ fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
         .filter(|package| package.name.as_str() == "mesh-tests")
         .flat_map(|package| &package.targets)
         .filter(|target| target.is_test() && wanted(&target.name));
-    let mut any = false;
-    for test in tests {
-        any = true;
-        command.args(["--test", &test.name]);
-    }
-    // Without a name, cargo would run them all.
-    ensure!(any, "`mesh-tests` has not the tests that were asked for");
-    Ok(command)
+    let arguments: Vec<String> = tests
+        .flat_map(|test| ["--test".to_owned(), test.name.clone()])
+        .collect();
+    ensure!(
+        !arguments.is_empty(),
+        "`mesh-tests` has not the tests that were asked for"
+    );
+    Ok(arguments)
 }
 
-/// The program under test, as `cargo build --release` makes it.
+/// The program under test.
 pub(crate) fn mesh_program() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release/mesh")
+    target().join("release/mesh")
 }
 
 /// Runs a `cargo test`, passes its output on, and adds up what its runners say.
