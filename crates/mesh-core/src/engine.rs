@@ -1,4 +1,5 @@
 mod agents;
+mod choosing;
 mod client;
 mod context;
 mod handover;
