@@ -98,6 +98,19 @@ impl Links {
         })
     }
 
+    /// Sets of how many packets at most the large ones are made that the kernel hands to interface `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`].
+    pub fn set_segments(&mut self, index: u32, packets: u32) -> Result<(), LinkError> {
+        let mut message = link_message(index);
+        message.attributes.push(LinkAttribute::GsoMaxSegs(packets));
+        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
+            format!("set the large packets of interface {index} to {packets} packets")
+        })
+    }
+
     /// Adds an address to interface `index`, usable at once (no duplicate address detection) and without
     /// the route that its prefix would bring.
     ///
