@@ -33,7 +33,10 @@ fn main() -> anyhow::Result<()> {
         Some("first-reply") => first_reply::run(&program),
         Some("cut-off") => cut_off::run(&program),
         Some("memory") => memory::run(&program),
-        Some("iperf") => iperf::run(&program),
+        Some("iperf") => {
+            let others: Vec<_> = std::env::args_os().skip(2).map(Into::into).collect();
+            iperf::run(&program, &others)
+        }
         Some("upgrade") => upgrade::run(&program),
         Some("recovery") => recovery::run(&program),
         other => Err(anyhow::anyhow!(

@@ -25,7 +25,7 @@ impl fmt::Display for Samples {
         let millis = |percent| self.percentile(percent).as_secs_f64() * 1000.0;
         write!(
             f,
-            "p50 {:.1} ms, p99 {:.1} ms, of {}",
+            "p50 {:.2} ms, p99 {:.2} ms, of {}",
             millis(50),
             millis(99),
             self.0.len()
@@ -54,7 +54,7 @@ mod tests {
         for millis in (1..=50).rev() {
             samples.push(Duration::from_millis(millis));
         }
-        assert_eq!(samples.to_string(), "p50 25.0 ms, p99 50.0 ms, of 50");
+        assert_eq!(samples.to_string(), "p50 25.00 ms, p99 50.00 ms, of 50");
     }
 
     #[test]

@@ -17,8 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A tunnel; it goes when dropped.
 pub(crate) struct Tunnel {
-    _ends: [Process; 2],
+    ends: [Process; 2],
     _cage: Cage,
+}
+
+impl Tunnel {
+    /// The processes at its ends.
+    pub(crate) fn daemons(&self) -> [u32; 2] {
+        [self.ends[0].id(), self.ends[1].id()]
+    }
 }
 
 /// One machine's end.
@@ -43,7 +50,7 @@ pub(crate) fn join(
     let first = bring_up(fleet, &cage, &ends[0], &ends[1], number, mtu)?;
     let second = bring_up(fleet, &cage, &ends[1], &ends[0], number, mtu)?;
     let tunnel = Tunnel {
-        _ends: [first, second],
+        ends: [first, second],
         _cage: cage,
     };
     Ok((tunnel, [ends[0].address, ends[1].address]))

@@ -46,6 +46,17 @@ enum Implementation {
     Portable(portable::Key),
 }
 
+impl Cipher {
+    /// Whether this processor has instructions for it. ChaCha20-Poly1305 needs none; AES without them is several
+    /// times slower than that.
+    pub fn is_fast(self) -> bool {
+        match self {
+            Self::ChaCha20Poly1305 => true,
+            Self::Aes256Gcm => has_aes(),
+        }
+    }
+}
+
 impl PacketKey {
     /// Prepares a key in the implementation that suits this build's target.
     pub fn new(cipher: Cipher, key: &[u8; KEY_BYTES]) -> Self {
@@ -143,6 +154,26 @@ impl std::fmt::Debug for PacketKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PacketKey({:?}, redacted)", self.cipher)
     }
+}
+
+/// AES itself, and the multiplication of GCM.
+#[cfg(target_arch = "x86_64")]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes")
+        && std::arch::is_x86_feature_detected!("pclmulqdq")
+        && std::arch::is_x86_feature_detected!("avx")
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const fn has_aes() -> bool {
+    false
 }
 
 fn nonce(cipher: Cipher, counter: u64) -> [u8; 12] {

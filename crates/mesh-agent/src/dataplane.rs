@@ -19,7 +19,7 @@ use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
     tun::{PacketBatch, Tun},
-    udp::{Datagram, RecvBatch, SendBatch},
+    udp::{Datagram, Gather, RecvBatch, SendBatch},
 };
 use mesh_types::Instant;
 use mesh_wire::{
@@ -135,7 +135,6 @@ fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<
 /// From the TUN to the network.
 fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
     let mut batch = PacketBatch::new(BATCH_PACKETS, PACKET_BYTES_MAX, HEAD_ROOM, TAIL_ROOM);
-    let mut sending = SendBatch::new();
     let mut misfits = Misfits::default();
     while !stop.is_stopped() {
         pulse.beat(Part::Outbound);
@@ -145,6 +144,8 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
         }
         let now = clock::now();
         let mut route: Option<Route> = None;
+        // Frames leave from where they were sealed.
+        let mut sending = Gather::new();
         for slot in batch.packets() {
             let packet_bytes = slot.len() - HEAD_ROOM - TAIL_ROOM;
             let packet = &slot[HEAD_ROOM..HEAD_ROOM + packet_bytes];
@@ -177,11 +178,12 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
                 }
                 continue;
             };
+            let frame = &slot[frame];
             let Remote::Udp(endpoint) = remote else {
-                overlay.send(remote, &slot[frame]);
+                overlay.send(remote, frame);
                 continue;
             };
-            if let Err(error) = sending.push(&overlay.socket, endpoint, None, &slot[frame]) {
+            if let Err(error) = sending.push(&overlay.socket, endpoint, frame) {
                 debug!(%endpoint, %error, "could not send");
             }
         }

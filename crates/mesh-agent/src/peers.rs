@@ -9,6 +9,9 @@ use mesh_types::{MachineName, MemberKey, PublicIdentity, WireguardPublicKey};
 
 use crate::view;
 
+/// AES-256-GCM, as a roster names it.
+const AES: &str = "aes";
+
 /// The peers of the machine with `own` identity; none if it is not a member that is switched on.
 ///
 /// A member that is switched off, has no key, or is a guest is no peer: nothing is sent to it, and its
@@ -47,12 +50,22 @@ fn peer(member: &Member, own: &Member) -> Option<PeerConfig> {
     Some(PeerConfig {
         key: key.wireguard(),
         speaks_mesh: matches!(key, MemberKey::Mesh(_)),
-        // The second protocol comes with the work on speed; the engine answers either.
-        protocol: Protocol::Wireguard,
+        protocol: protocol(member, own, Protocol::MeshAes.cipher().is_fast()),
         allowed_ips,
         // With a moon nobody could speak but straight.
         relay_only: (member.relay_only || own.relay_only) && !(member.is_relay() || own.is_relay()),
     })
+}
+
+/// The protocol of the handshakes that this side begins; each is answered in kind. AES between two agents whose
+/// ciphers it is among, begun by the one whose processor has instructions for it.
+fn protocol(member: &Member, own: &Member, has_fast_aes: bool) -> Protocol {
+    let takes_aes = |member: &Member| member.ciphers.iter().any(|cipher| cipher == AES);
+    let is_agent = matches!(member.public_key, Some(MemberKey::Mesh(_)));
+    match is_agent && has_fast_aes && takes_aes(member) && takes_aes(own) {
+        true => Protocol::MeshAes,
+        false => Protocol::Wireguard,
+    }
 }
 
 /// The peers' names and where they may be reached, as heard.
@@ -172,6 +185,33 @@ mod tests {
         assert_eq!(relayed(&fleet, "cinnabar"), nobody);
         fleet.member_mut("cinnabar").relay = false;
         assert_eq!(relayed(&fleet, "galena"), ["cinnabar", "pyrite"]);
+    }
+
+    #[test]
+    fn aes_is_between_agents_that_both_take_it_and_begun_by_a_fast_one() {
+        let mut fleet = Fleet::new(&["cinnabar", "galena"]);
+        let between = |fleet: &Fleet, fast| {
+            let [own, member] = ["cinnabar", "galena"].map(|text| &fleet.members[&name(text)]);
+            protocol(member, own, fast)
+        };
+        let set = |fleet: &mut Fleet, text, ciphers: &[&str]| {
+            let ciphers = ciphers.iter().map(|cipher| (*cipher).to_owned());
+            fleet.member_mut(text).ciphers = ciphers.collect();
+        };
+        let both = ["aes", "chacha"];
+        set(&mut fleet, "cinnabar", &both);
+        set(&mut fleet, "galena", &both);
+        assert_eq!(between(&fleet, true), Protocol::MeshAes);
+        assert_eq!(between(&fleet, false), Protocol::Wireguard);
+        set(&mut fleet, "galena", &["chacha"]);
+        assert_eq!(between(&fleet, true), Protocol::Wireguard);
+        set(&mut fleet, "galena", &both);
+        set(&mut fleet, "cinnabar", &["chacha"]);
+        assert_eq!(between(&fleet, true), Protocol::Wireguard);
+        set(&mut fleet, "cinnabar", &both);
+        let guest = seed().public().wireguard();
+        fleet.member_mut("galena").public_key = Some(MemberKey::Wireguard(guest));
+        assert_eq!(between(&fleet, true), Protocol::Wireguard);
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn push(overlay: &Overlay, to: Remote, frame: &[u8], sending: &mut SendBatch) {
         overlay.send(to, frame);
         return;
     };
-    if let Err(error) = sending.push(&overlay.socket, endpoint, None, frame) {
+    if let Err(error) = sending.push(&overlay.socket, endpoint, frame) {
         debug!(%endpoint, %error, "could not send");
     }
 }

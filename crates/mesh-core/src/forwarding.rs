@@ -223,7 +223,7 @@ impl Forwarding {
             return Opened::Refused(Refusal::WrongSource);
         }
         let packet = &mut packet[..header.packet_bytes];
-        clamp(packet, link.mtu());
+        clamp(packet, || link.mtu());
         Opened::Packet { peer, packet }
     }
 
@@ -234,14 +234,15 @@ impl Forwarding {
         if order == Order::Late {
             return;
         }
-        if link.via() != Some(via) {
-            let current = link.current.load();
-            let superseded = current.as_ref().is_some_and(|current| {
-                !Arc::ptr_eq(current, session) && current.established > session.established
-            });
-            if superseded || self.is_inside(via) {
-                return;
-            }
+        if link.via() == Some(via) {
+            return link.note_usual_way();
+        }
+        let current = link.current.load();
+        let superseded = current.as_ref().is_some_and(|current| {
+            !Arc::ptr_eq(current, session) && current.established > session.established
+        });
+        if superseded || self.is_inside(via) {
+            return;
         }
         if link.speaks_mesh {
             link.note_way(via);
@@ -396,7 +397,7 @@ impl Route {
         now: Instant,
     ) -> Result<usize, SealError> {
         let packet = &mut frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes];
-        clamp(packet, self.way.mtu);
+        clamp(packet, || self.way.mtu);
         let fit = usize::from(self.way.fit);
         let bytes = self.session.seal(frame, packet_bytes, fit, now)?;
         self.link.note_sent(&self.session, bytes, Sent::Data, now);

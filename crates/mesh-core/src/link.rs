@@ -165,10 +165,7 @@ impl Link {
     /// Notes the way by which an authentic packet came: the newest of a session that is not superseded.
     pub(crate) fn note_way(&self, via: Via) {
         if self.via() == Some(via) {
-            if self.elsewhere.load(Ordering::Relaxed) {
-                self.elsewhere.store(false, Ordering::Relaxed);
-            }
-            return;
+            return self.note_usual_way();
         }
         let new = !self.elsewhere.swap(true, Ordering::Relaxed);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,6 +173,13 @@ impl Link {
             *heard = Some(via);
             drop(heard);
             self.raise();
+        }
+    }
+
+    /// Notes that such a packet came by the way in use.
+    pub(crate) fn note_usual_way(&self) {
+        if self.elsewhere.load(Ordering::Relaxed) {
+            self.elsewhere.store(false, Ordering::Relaxed);
         }
     }
 

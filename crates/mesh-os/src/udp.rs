@@ -1,26 +1,25 @@
 //! The agent's UDP socket: both families on one port, many datagrams a call.
 
+mod receive;
+mod send;
+
 use std::{
-    io::{self, IoSliceMut},
+    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 
+pub use self::{
+    receive::{Datagram, RecvBatch},
+    send::{Gather, SendBatch},
+};
 use crate::socket::{BindError, bind_udp};
 
 /// The most bytes that one system call hands over for one peer, whatever the offload: a UDP payload.
 const BURST_BYTES_MAX: usize = 65_507;
-
-/// Buffers filled by one receive call. Where the system joins the datagrams of one peer into one buffer a
-/// few are enough; macOS gives one datagram a buffer.
-const BURSTS: usize = if cfg!(target_os = "macos") {
-    quinn_udp::BATCH_SIZE
-} else {
-    8
-};
 
 /// What the kernel is asked to keep for a socket, in bytes: a few milliseconds at full speed. Deeper
 /// queues trade latency for throughput.
@@ -42,40 +41,9 @@ pub struct UdpSocket {
     is_ipv4: bool,
     /// The index of the interface that it is bound to; 0 where it is bound to none.
     interface: AtomicU32,
-}
-
-/// Room for what one [`UdpSocket::recv`] gives. Made once, used for ever.
-#[derive(Debug)]
-pub struct RecvBatch {
-    bytes: Vec<u8>,
-    meta: [RecvMeta; BURSTS],
-    filled: usize,
-}
-
-/// A received datagram.
-#[derive(Debug)]
-pub struct Datagram<'b> {
-    /// Who sent it. An IPv4 sender is given as such, also on a socket of both families.
-    pub from: SocketAddr,
-    /// To which of this machine's addresses; `None` where the system does not say.
-    pub to: Option<IpAddr>,
-    /// What was sent; may be changed in place.
-    pub payload: &'b mut [u8],
-}
-
-/// Gathers datagrams, so that neighbours of one length to one destination leave in one system call.
-///
-/// Nothing is sent before [`SendBatch::flush`], except when the room is used up. What is not flushed when
-/// the batch is dropped is lost.
-#[derive(Debug)]
-pub struct SendBatch {
-    bytes: Vec<u8>,
-    destination: SocketAddr,
-    source: Option<IpAddr>,
-    segment_bytes: usize,
-    segments: usize,
-    /// A datagram shorter than its predecessors ends a burst.
-    ended: bool,
+    /// How many datagrams go in one call at most. Not asked of `state` again, which gives up for ever after any
+    /// send that the system calls invalid, be it for its destination.
+    segments_max: AtomicUsize,
 }
 
 impl UdpSocket {
@@ -136,6 +104,7 @@ impl UdpSocket {
         }
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(Self {
+            segments_max: state.max_gso_segments().into(),
             state,
             socket,
             port: bound.port(),
@@ -181,6 +150,7 @@ impl UdpSocket {
             source,
         })?;
         Ok(Self {
+            segments_max: state.max_gso_segments().into(),
             socket,
             state,
             port,
@@ -231,17 +201,14 @@ impl UdpSocket {
     ///
     /// What the system gives. An unreachable destination that an earlier send met is no error.
     pub fn recv(&self, batch: &mut RecvBatch) -> io::Result<bool> {
-        batch.filled = 0;
-        let mut chunks = batch.bytes.chunks_exact_mut(BURST_BYTES_MAX + 1);
-        let mut buffers: [IoSliceMut<'_>; BURSTS] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let socket = UdpSockRef::from(&self.socket);
-        match self.state.recv(socket, &mut buffers, &mut batch.meta) {
-            Ok(filled) => batch.filled = filled,
-            Err(error) if is_transient(&error) => {}
-            Err(error) => return Err(error),
+        let received = batch.fill(|buffers, meta| {
+            let socket = UdpSockRef::from(&self.socket);
+            self.state.recv(socket, buffers, meta)
+        });
+        match received {
+            Err(error) if !is_transient(&error) => Err(error),
+            _ => Ok(!batch.is_empty()),
         }
-        Ok(batch.filled > 0)
     }
 
     /// Sends one datagram, for what is rare, such as handshakes. `source`: from which of this machine's
@@ -272,7 +239,7 @@ impl UdpSocket {
             let to = SockaddrStorage::from(self.of_socket_family(destination)?);
             let hops = hops.into();
             let limit = [ControlMessage::Ipv4Ttl(&hops)];
-            let contents = [io::IoSlice::new(datagram)];
+            let contents = [IoSlice::new(datagram)];
             let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
             sendmsg(fd, &contents, &limit, MsgFlags::MSG_DONTWAIT, Some(&to))?;
             return Ok(());
@@ -295,22 +262,93 @@ impl UdpSocket {
             segment_size,
             src_ip: source.map(|ip| self.ip_of_socket_family(ip)),
         };
-        let socket = UdpSockRef::from(&self.socket);
-        match self.state.try_send(socket, &transmit) {
+        self.when_writable(|| {
+            self.state
+                .try_send(UdpSockRef::from(&self.socket), &transmit)
+        })
+    }
+
+    fn segments_max(&self) -> usize {
+        self.segments_max.load(Ordering::Relaxed)
+    }
+
+    /// Sends datagrams to one destination, all but the last of `segment_bytes`, in one call; one by one where
+    /// that is refused.
+    #[cfg(target_os = "linux")]
+    fn send_run(
+        &self,
+        destination: SocketAddr,
+        segment_bytes: usize,
+        datagrams: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        use nix::errno::Errno;
+        let Err(error) = self.send_segmented(destination, segment_bytes, datagrams) else {
+            return Ok(());
+        };
+        match error.raw_os_error().map(Errno::from_raw) {
+            // The card that they leave by makes no checksums: it is not asked again.
+            Some(Errno::EIO) => self.segments_max.store(1, Ordering::Relaxed),
+            // One of them is longer than the way there takes. Perhaps others are not.
+            Some(Errno::EMSGSIZE | Errno::EINVAL) => {}
+            _ => return Err(error),
+        }
+        self.send_each(destination, datagrams)
+    }
+
+    /// As [`UdpSocket::send_run`], in one call or not at all.
+    #[cfg(target_os = "linux")]
+    fn send_segmented(
+        &self,
+        destination: SocketAddr,
+        segment_bytes: usize,
+        datagrams: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+        let to = SockaddrStorage::from(self.of_socket_family(destination)?);
+        let segment_bytes = u16::try_from(segment_bytes).map_err(io::Error::other)?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+        self.when_writable(|| {
+            let cut = [ControlMessage::UdpGsoSegments(&segment_bytes)];
+            sendmsg(fd, datagrams, &cut, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+            Ok(())
+        })
+    }
+
+    /// As above; the system's call takes them from one buffer.
+    #[cfg(not(target_os = "linux"))]
+    fn send_run(
+        &self,
+        destination: SocketAddr,
+        segment_bytes: usize,
+        datagrams: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        let mut contents = Vec::with_capacity(segment_bytes * datagrams.len());
+        for datagram in datagrams {
+            contents.extend_from_slice(datagram);
+        }
+        self.transmit(destination, None, &contents, Some(segment_bytes))
+    }
+
+    /// Sends them one by one, and says what the last failure was.
+    #[cfg(target_os = "linux")]
+    fn send_each(&self, destination: SocketAddr, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
+        let sent = datagrams
+            .iter()
+            .map(|datagram| self.send(destination, None, datagram));
+        sent.fold(Ok(()), |all, sent| sent.and(all))
+    }
+
+    /// Does it; a full send buffer is waited for, briefly: throwing away what was sealed costs more than it gains.
+    fn when_writable(&self, send: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        use nix::poll::{PollFd, PollFlags, poll};
+        match send() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.transmit_when_writable(&transmit)
+                let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                let _ = poll(&mut fds, 10u8)?;
+                send()
             }
             result => result,
         }
-    }
-
-    /// A full send buffer is waited for, briefly: throwing away what was sealed costs more than it gains.
-    fn transmit_when_writable(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        use nix::poll::{PollFd, PollFlags, poll};
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-        let _ = poll(&mut fds, 10u8)?;
-        self.state
-            .try_send(UdpSockRef::from(&self.socket), transmit)
     }
 
     fn of_socket_family(&self, address: SocketAddr) -> io::Result<SocketAddr> {
@@ -341,120 +379,6 @@ impl AsFd for UdpSocket {
     }
 }
 
-impl RecvBatch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self {
-            bytes: vec![0; BURSTS * (BURST_BYTES_MAX + 1)],
-            meta: [RecvMeta::default(); BURSTS],
-            filled: 0,
-        }
-    }
-
-    /// The datagrams of the last [`UdpSocket::recv`], in the order of their arrival.
-    pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
-        self.bytes
-            .chunks_exact_mut(BURST_BYTES_MAX + 1)
-            .zip(&self.meta[..self.filled])
-            .flat_map(|(bytes, meta)| {
-                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-                let from = keep_scope(from, meta.addr);
-                let to = meta.dst_ip.map(|ip| ip.to_canonical());
-                // An empty datagram has stride 0, and is of no use to anybody.
-                let stride = meta.stride.max(1);
-                bytes[..meta.len]
-                    .chunks_mut(stride)
-                    .map(move |payload| Datagram { from, to, payload })
-            })
-    }
-}
-
-impl Default for RecvBatch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl SendBatch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self {
-            bytes: Vec::with_capacity(BURST_BYTES_MAX),
-            destination: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            source: None,
-            segment_bytes: 0,
-            segments: 0,
-            ended: false,
-        }
-    }
-
-    /// Adds a datagram, after sending the burst so far if this one does not continue it.
-    ///
-    /// # Errors
-    ///
-    /// As [`SendBatch::flush`], for the datagrams before this one; this one is kept.
-    pub fn push(
-        &mut self,
-        socket: &UdpSocket,
-        destination: SocketAddr,
-        source: Option<IpAddr>,
-        datagram: &[u8],
-    ) -> io::Result<()> {
-        let continues = !self.bytes.is_empty()
-            && !self.ended
-            && destination == self.destination
-            && source == self.source
-            && datagram.len() <= self.segment_bytes
-            && self.segments < socket.state.max_gso_segments()
-            && self.bytes.len() + datagram.len() <= BURST_BYTES_MAX;
-        let result = if continues {
-            Ok(())
-        } else {
-            self.flush(socket)
-        };
-        if self.bytes.is_empty() {
-            self.destination = destination;
-            self.source = source;
-            self.segment_bytes = datagram.len();
-        }
-        self.ended = datagram.len() < self.segment_bytes;
-        self.bytes.extend_from_slice(datagram);
-        self.segments += 1;
-        result
-    }
-
-    /// Sends what was gathered. The batch is empty afterwards, also after an error.
-    ///
-    /// # Errors
-    ///
-    /// What `sendmsg` gives, such as an unreachable network: the datagrams are lost, the socket goes on.
-    pub fn flush(&mut self, socket: &UdpSocket) -> io::Result<()> {
-        if self.bytes.is_empty() {
-            return Ok(());
-        }
-        let segment_size = (self.segments > 1).then_some(self.segment_bytes);
-        let result = socket.transmit(self.destination, self.source, &self.bytes, segment_size);
-        self.bytes.clear();
-        self.segments = 0;
-        self.ended = false;
-        result
-    }
-}
-
-impl Default for SendBatch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A link-local sender is reached only with its interface.
-fn keep_scope(canonical: SocketAddr, raw: SocketAddr) -> SocketAddr {
-    match canonical {
-        SocketAddr::V4(_) => canonical,
-        SocketAddr::V6(_) => raw,
-    }
-}
-
 fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -476,180 +400,4 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::poll::{Wake, wait_readable};
-
-    use super::*;
-
-    /// Everything that arrives until `count` datagrams are there.
-    fn receive(socket: &UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-        let wake = Wake::new().unwrap();
-        let mut batch = RecvBatch::new();
-        let mut received = Vec::new();
-        while received.len() < count {
-            let timeout = Some(std::time::Duration::from_secs(5));
-            assert!(wait_readable(socket, &wake, timeout).unwrap().ready);
-            socket.recv(&mut batch).unwrap();
-            received.extend(batch.datagrams().map(|d| (d.from, d.payload.to_vec())));
-        }
-        received
-    }
-
-    #[test]
-    fn both_families_arrive_on_one_port_in_their_own_form() {
-        let socket = UdpSocket::bind(0).unwrap();
-        for local in ["127.0.0.1", "::1"] {
-            let local: IpAddr = local.parse().unwrap();
-            let Ok(peer) = std::net::UdpSocket::bind((local, 0)) else {
-                continue; // A machine without IPv6.
-            };
-            peer.send_to(b"question", (local, socket.port())).unwrap();
-            let received = receive(&socket, 1);
-            assert_eq!(
-                received,
-                [(peer.local_addr().unwrap(), b"question".to_vec())]
-            );
-
-            socket.send(received[0].0, Some(local), b"answer").unwrap();
-            let mut answer = [0; 10];
-            let (length, from) = peer.recv_from(&mut answer).unwrap();
-            assert_eq!(&answer[..length], b"answer");
-            assert_eq!(from, SocketAddr::new(local, socket.port()));
-        }
-    }
-
-    #[test]
-    fn the_wildcard_of_ipv4_is_ipv4_alone() {
-        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let socket = UdpSocket::bind_address(any).unwrap();
-        let bound = socket.socket.local_addr().unwrap();
-        assert_eq!(bound.ip(), Ipv4Addr::UNSPECIFIED);
-        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 9));
-        let refused = socket.send(v6, None, b"x").unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::NetworkUnreachable);
-    }
-
-    #[test]
-    fn a_batch_arrives_datagram_by_datagram_in_order() {
-        let (from, to) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
-        let other = UdpSocket::bind(0).unwrap();
-        let at = |socket: &UdpSocket| SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port()));
-        let lengths = [1312, 1312, 1312, 80, 1312, 48, 48, 1312, 1, 1, 2];
-        let sent: Vec<_> = (0u8..).zip(lengths).map(|(i, n)| vec![i; n]).collect();
-        let mut batch = SendBatch::new();
-        for datagram in &sent {
-            batch.push(&from, at(&to), None, datagram).unwrap();
-        }
-        batch.push(&from, at(&other), None, b"elsewhere").unwrap();
-        batch.flush(&from).unwrap();
-
-        let received: Vec<_> = receive(&to, sent.len())
-            .into_iter()
-            .map(|(_, d)| d)
-            .collect();
-        assert_eq!(received, sent);
-        assert_eq!(receive(&other, 1)[0].1, b"elsewhere");
-    }
-
-    #[test]
-    fn more_than_fits_one_burst_is_sent_in_several() {
-        let (from, to) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
-        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, to.port()));
-        let mut batch = SendBatch::new();
-        for i in 0..70u8 {
-            batch.push(&from, destination, None, &[i; 1312]).unwrap();
-        }
-        batch.flush(&from).unwrap();
-        let firsts: Vec<_> = receive(&to, 70).into_iter().map(|(_, d)| d[0]).collect();
-        assert_eq!(firsts, (0..70).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_socket_is_adopted_with_what_waits_in_it_if_it_is_bound_as_configured() {
-        let socket = UdpSocket::bind(0).unwrap();
-        let from = UdpSocket::bind(0).unwrap();
-        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port()));
-        from.send(destination, None, b"waits").unwrap();
-        let copy = || socket.as_fd().try_clone_to_owned().unwrap();
-        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        assert!(UdpSocket::adopt(copy(), any(1)).is_err());
-        let local = SocketAddr::from((Ipv6Addr::LOCALHOST, socket.port()));
-        assert!(UdpSocket::adopt(copy(), local).is_err());
-        let (pipe, _writer) = io::pipe().unwrap();
-        assert!(UdpSocket::adopt(pipe.into(), any(0)).is_err());
-        let adopted = UdpSocket::adopt(copy(), any(socket.port())).unwrap();
-        drop(socket);
-        assert_eq!(receive(&adopted, 1)[0].1, b"waits");
-
-        let only_ipv6 = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None);
-        let only_ipv6 = only_ipv6.unwrap();
-        only_ipv6.set_only_v6(true).unwrap();
-        only_ipv6.bind(&any(0).into()).unwrap();
-        let refused = UdpSocket::adopt(only_ipv6.into(), any(0)).unwrap_err();
-        assert!(refused.to_string().contains("IPv6 alone"), "{refused}");
-    }
-
-    #[test]
-    fn an_adopted_socket_takes_more_however_much_waits_in_it() {
-        const WAITING: usize = 2_000;
-        const LATER: usize = 50;
-        let socket = UdpSocket::bind(0).unwrap();
-        socket.set_patient(true);
-        let granted = socket2::SockRef::from(&socket.socket).recv_buffer_size();
-        if granted.unwrap() < PATIENT_BUFFER_BYTES {
-            return; // A longer queue than the system's limit needs CAP_NET_ADMIN.
-        }
-        let from = UdpSocket::bind(0).unwrap();
-        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port()));
-        let send = |count| {
-            for _ in 0..count {
-                from.send(destination, None, &[0; 1200]).unwrap();
-            }
-        };
-        send(WAITING);
-        let copy = socket.as_fd().try_clone_to_owned().unwrap();
-        let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, socket.port()));
-        let adopted = UdpSocket::adopt(copy, any).unwrap();
-        send(LATER);
-        assert_eq!(receive(&adopted, WAITING + LATER).len(), WAITING + LATER);
-        adopted.set_patient(false);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_datagram_for_the_neighbourhood_says_so_and_later_ones_do_not() {
-        use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-        let to = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        setsockopt(&to, sockopt::Ipv4RecvTtl, &true).unwrap();
-        let hops = || {
-            let mut buffer = [0; 8];
-            let mut contents = [IoSliceMut::new(&mut buffer)];
-            let mut room = nix::cmsg_space!(i32);
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&to);
-            let message = recvmsg::<()>(fd, &mut contents, Some(&mut room), MsgFlags::empty());
-            let message = message.unwrap();
-            let Some(ControlMessageOwned::Ipv4Ttl(hops)) = message.cmsgs().unwrap().next() else {
-                panic!("the hops are asked for");
-            };
-            hops
-        };
-        let socket = UdpSocket::bind(0).unwrap();
-        let destination = to.local_addr().unwrap();
-        socket.send_near(destination, 3, b"near").unwrap();
-        socket.send(destination, None, b"far").unwrap();
-        assert_eq!(hops(), 3);
-        assert!(hops() > 30);
-    }
-
-    #[test]
-    fn a_refused_datagram_does_not_break_the_socket() {
-        let socket = UdpSocket::bind(0).unwrap();
-        let gone = UdpSocket::bind(0).unwrap();
-        let destination = SocketAddr::from((Ipv4Addr::LOCALHOST, gone.port()));
-        drop(gone);
-        let _ = socket.send(destination, None, b"x");
-        let mut batch = RecvBatch::new();
-        assert!(!socket.recv(&mut batch).unwrap());
-        assert_eq!(batch.datagrams().count(), 0);
-    }
-}
+mod tests;

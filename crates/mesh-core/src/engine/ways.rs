@@ -203,7 +203,7 @@ impl Peer {
         let sealed = &mut frame[offset..];
         let inner = &mut sealed[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet.len()];
         inner.copy_from_slice(packet);
-        clamp(inner, way.mtu);
+        clamp(inner, || way.mtu);
         let Ok(bytes) = session.seal(sealed, packet.len(), way.fit.into(), now.instant) else {
             return false;
         };

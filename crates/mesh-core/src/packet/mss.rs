@@ -12,12 +12,13 @@ const OPTION_END: u8 = 0;
 const OPTION_NOTHING: u8 = 1;
 const OPTION_MSS: u8 = 2;
 
-/// Lowers the maximum segment size in an IP packet that carries a TCP SYN to what fits `mtu`, and mends the
-/// checksum. Every other packet is left as it is; so is a SYN that says nothing, whose default fits any way.
+/// Lowers the maximum segment size in an IP packet that carries a TCP SYN to what fits `mtu`, which is asked for
+/// only then, and mends the checksum. Every other packet is left as it is; so is a SYN that says nothing, whose
+/// default fits any way.
 #[inline]
-pub fn clamp(packet: &mut [u8], mtu: u16) {
+pub fn clamp(packet: &mut [u8], mtu: impl FnOnce() -> u16) {
     if let Some((ip_bytes, tcp)) = syn(packet) {
-        lower(tcp, mtu.saturating_sub(ip_bytes));
+        lower(tcp, mtu().saturating_sub(ip_bytes));
     }
 }
 
@@ -118,7 +119,7 @@ mod tests {
 
     fn clamped(v6: bool, flags: u8, options: &[u8], mtu: u16) -> Vec<u8> {
         let mut packet = syn_packet(v6, flags, options);
-        clamp(&mut packet, mtu);
+        clamp(&mut packet, || mtu);
         let ip_bytes = if v6 { 40 } else { 20 };
         let sum = InternetSum::default().with(&packet[ip_bytes..]);
         assert!(sum.is_whole(), "the checksum");
@@ -144,7 +145,7 @@ mod tests {
         let mut packet = syn_packet(false, SYN, &[2, 4, 0x22, 0xb0]);
         packet[7] = 1;
         let before = packet.clone();
-        clamp(&mut packet, 1280);
+        clamp(&mut packet, || 1280);
         assert_eq!(packet, before);
     }
 
@@ -162,7 +163,7 @@ mod tests {
                 packet[if version == 1 { 9 } else { 6 }] = TCP;
             }
             let before = packet.clone();
-            clamp(&mut packet, mtu);
+            clamp(&mut packet, || mtu);
             prop_assert_eq!(before.len(), packet.len());
             if syn(&mut before.clone()).is_none() {
                 prop_assert_eq!(before, packet);

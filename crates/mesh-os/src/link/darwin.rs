@@ -91,6 +91,15 @@ impl Links {
         Ok(())
     }
 
+    /// There are no large packets here. Does nothing.
+    ///
+    /// # Errors
+    ///
+    /// None here.
+    pub fn set_segments(&mut self, _index: u32, _packets: u32) -> Result<(), LinkError> {
+        Ok(())
+    }
+
     /// Adds an address to interface `index`, for itself alone (/128 or /32) and usable at once (no
     /// duplicate address detection).
     ///

@@ -5,6 +5,8 @@
     reason = "the kernel's messages are open-ended, and their enums non-exhaustive"
 )]
 
+mod device;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -17,10 +19,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
-    link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
-    },
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
         RouteScope, RouteType,
@@ -54,48 +53,6 @@ impl Links {
         Netlink::open()
             .map(|netlink| Self { netlink })
             .map_err(failed(|| "open a netlink socket".to_owned()))
-    }
-
-    /// Brings interface `index` up or down.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        message.header.change_mask = LinkFlags::Up;
-        if up {
-            message.header.flags = LinkFlags::Up;
-        }
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("bring interface {index} {}", if up { "up" } else { "down" })
-        })
-    }
-
-    /// Sets the MTU of interface `index`, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("set the MTU of interface {index} to {mtu}")
-        })
-    }
-
-    /// Sets how many packets wait at most in interface `index` for whoever reads them.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`].
-    pub fn set_queue(&mut self, index: u32, packets: u32) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        message.attributes.push(LinkAttribute::TxQueueLen(packets));
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!("set the queue of interface {index} to {packets} packets")
-        })
     }
 
     /// Adds an address to interface `index`, usable at once (no duplicate address detection) and without
@@ -227,22 +184,6 @@ impl Links {
             }
         }
         Ok(routes)
-    }
-
-    /// Keeps the kernel from giving interface `index` a link-local address: a tunnel has no use for one,
-    /// and its solicitations would be sent into it.
-    pub(super) fn prepare(&mut self, index: u32) -> Result<(), LinkError> {
-        let mut message = link_message(index);
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        let spec = AfSpecUnspec::Inet6(vec![mode]);
-        message
-            .attributes
-            .push(LinkAttribute::AfSpecUnspec(vec![spec]));
-        self.request(RouteNetlinkMessage::SetLink(message), 0, || {
-            format!(
-                "keep interface {index} without link-local address (is IPv6 off on this machine?)"
-            )
-        })
     }
 
     /// Waits until packets to `addresses` are delivered on this machine: the kernel adds the local route of

@@ -256,3 +256,20 @@ fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
         assert_eq!(found.local, "192.168.7.5".parse::<Ipv4Addr>().unwrap());
     });
 }
+
+#[test]
+fn large_packets_are_of_no_more_packets_than_said() {
+    in_namespace(|| {
+        let tun = Tun::create("mesh0", Offload::default()).unwrap();
+        let mut links = Links::open().unwrap();
+        links.set_segments(tun.index(), 44).unwrap();
+        let found = links.dump_links().unwrap().into_iter().any(|link| {
+            let RouteNetlinkMessage::NewLink(link) = link else {
+                return false;
+            };
+            link.header.index == tun.index()
+                && link.attributes.contains(&LinkAttribute::GsoMaxSegs(44))
+        });
+        assert!(found);
+    });
+}
