@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     darwin::{self, Outcome, Target},
+    instructions::{self, Outcome as Counted},
     process::{cargo_command, root, run as run_to_end, shown, workspace},
     setup,
 };
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     setup::run_setup()?;
     // One after the other: each uses both cores by itself.
-    run_to_end(cargo_command().args(["build", "--release", "--quiet", "--package", "mesh-cli"]))?;
+    build_programs(&["mesh", instructions::PROGRAM])?;
     run_to_end(cargo_command().args([
         "test",
         "--release",
@@ -69,6 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .join()
         .expect("the thread that counts does not panic");
     let histories = count("histories", &mut histories(args.all));
+    let instructions = instructions::check();
     // By themselves: they assert times.
     let systems = count(
         "system",
@@ -95,6 +97,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sum.ignored += counts.ignored;
     }
     println!("macOS: {macos}");
+    match &instructions {
+        Ok(Counted::Passed(loops)) => println!("instructions: {loops} loops, none grew"),
+        Ok(Counted::Unavailable(reason)) => println!("instructions: not counted: {reason}"),
+        Err(error) => println!("instructions: {error:#}"),
+    }
     println!("in {} s", start.elapsed().as_secs());
     println!(
         "{} passed, {} failed, {} skipped",
@@ -103,7 +110,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if sum.failed > 0 || sum.passed == 0 {
         bail!("not every test passed");
     }
-    Ok(())
+    instructions.map(|_| ())
+}
+
+/// Builds programs of ours for release: the one under test, the inner loops, or both. Both packages are named in any
+/// case, so that each has its libraries with the same features.
+pub(crate) fn build_programs(programs: &[&str]) -> anyhow::Result<()> {
+    let mut command = cargo_command();
+    command.args(["build", "--release", "--quiet"]);
+    command.args(["--package", "mesh-cli", "--package", "mesh-benches"]);
+    for program in programs {
+        command.args(["--bin", program]);
+    }
+    run_to_end(&mut command)
 }
 
 /// The program for macOS: types and lints for one processor, or everything. Returns what became of it.
@@ -176,9 +195,14 @@ fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
 
 /// The program under test, as `cargo build --release` makes it.
 pub(crate) fn mesh_program() -> PathBuf {
+    program("mesh")
+}
+
+/// A program of ours, as `cargo build --release` makes it.
+pub(crate) fn program(name: &str) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release/mesh")
+    target.join("release").join(name)
 }
 
 /// Runs a `cargo test`, passes its output on, and adds up what its runners say.
