@@ -2,6 +2,9 @@
 //!
 //! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|recovery|relay|introductions`
 //!
+//! The inner loops of the data plane are measured by `cargo bench` and `cargo xtask instructions`
+//! (`docs/performance.md`).
+//!
 //! Everything runs in namespaces on this machine, sharing its cores: compare figures of one run with each
 //! other, not with another machine's.
 

@@ -64,6 +64,9 @@ pub use port_mapping::{
 };
 pub use reason::{Mapping, Prediction, Reach, Reason};
 pub use relay::{Forwarded, Granted, RelayDropped, RelayLimits, RelayServer, RelayView};
+/// For measurements: sessions alone have a use for it.
+#[doc(hidden)]
+pub use replay::{Order, ReplayWindow};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};

@@ -9,7 +9,7 @@ pub(crate) const WORDS: u64 = WINDOW_PACKETS / WORD_BITS + 1;
 
 /// Tells counters seen from counters not seen, for the newest [`WINDOW_PACKETS`] (RFC 6479).
 #[derive(Clone)]
-pub(crate) struct ReplayWindow {
+pub struct ReplayWindow {
     /// The highest counter taken plus one; zero before the first.
     end: u64,
     words: [u64; WORDS as usize],
@@ -17,7 +17,7 @@ pub(crate) struct ReplayWindow {
 
 /// How a counter that was taken relates to those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// The highest so far.
     Newest,
     /// Overtaken by a later packet.
@@ -43,7 +43,7 @@ impl ReplayWindow {
     }
 
     /// Takes the counter of an authentic packet; `None` if it was taken before or is too old to tell.
-    pub(crate) fn take(&mut self, counter: u64) -> Option<Order> {
+    pub fn take(&mut self, counter: u64) -> Option<Order> {
         let order = if counter >= self.end {
             self.advance(counter);
             Order::Newest
@@ -74,6 +74,12 @@ impl ReplayWindow {
             self.words[index(word * WORD_BITS)] = 0;
         }
         self.end = counter.saturating_add(1);
+    }
+}
+
+impl Default for ReplayWindow {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

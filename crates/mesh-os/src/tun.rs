@@ -13,6 +13,9 @@ mod batch;
 mod darwin;
 #[cfg(target_os = "linux")]
 mod linux;
+#[doc(hidden)]
+#[cfg(target_os = "linux")]
+pub mod measured;
 #[cfg(target_os = "linux")]
 mod offload;
 

@@ -10,6 +10,7 @@ mod darwin;
 mod deps;
 #[cfg(test)]
 mod docs;
+mod instructions;
 mod nix;
 mod package;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
     Deps,
     /// Write the reference of the Nix modules' options, `docs/nix-options.md`
     NixOptions,
+    /// Count the instructions of the inner loops, and fail if one grew
+    Instructions(instructions::Args),
     /// Measure how fast a pair recovers from what may happen to it, into `docs/recovery.md`
     Recovery(recovery::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Darwin(args) => darwin::run(&args),
         Command::Deps => deps::run(),
         Command::NixOptions => nix::write_options(),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Recovery(args) => recovery::run(&args),
     };
     match result {

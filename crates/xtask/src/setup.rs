@@ -79,6 +79,11 @@ const TOOLS: &[Tool] = &[
         tests: "throughput beside wireguard-go",
     },
     Tool {
+        program: "valgrind",
+        source: Source::Debian("valgrind"),
+        tests: "instructions of the inner loops",
+    },
+    Tool {
         program: "mount",
         source: Source::Debian("mount"),
         tests: "full disks",

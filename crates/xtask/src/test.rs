@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     darwin::{self, Outcome, Target},
+    instructions::{self, Outcome as Counted},
     process::{cargo_command, run as run_to_end, shown, target, workspace},
     setup,
 };
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     setup::run_setup()?;
     // One after the other: each uses both cores by itself.
-    run_to_end(&mut build_systems()?)?;
+    build_release()?;
     run_to_end(unit_tests().args(["--quiet", "--no-run"]))?;
 
     // wireguard-go rekeys after two minutes of real time, most of them spent waiting.
@@ -61,6 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .join()
         .expect("the thread that counts does not panic");
     let histories = count("histories", &mut histories(args.all));
+    let instructions = instructions::check();
     // By themselves: they assert times.
     let systems = count(
         "system",
@@ -87,6 +89,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sum.ignored += counts.ignored;
     }
     println!("macOS: {macos}");
+    match &instructions {
+        Ok(Counted::Passed(loops)) => println!("instructions: {loops} loops, none grew"),
+        Ok(Counted::Unavailable(reason)) => println!("instructions: not counted: {reason}"),
+        Err(error) => println!("instructions: {error:#}"),
+    }
     println!("in {} s", start.elapsed().as_secs());
     println!(
         "{} passed, {} failed, {} skipped",
@@ -95,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if sum.failed > 0 || sum.passed == 0 {
         bail!("not every test passed");
     }
-    Ok(())
+    instructions.map(|_| ())
 }
 
 /// The program for macOS: types and lints for one processor, or everything. Returns what became of it.
@@ -138,29 +145,33 @@ fn histories(all: bool) -> Command {
     command
 }
 
-/// The program and the whole-system tests belong to one selection: with other packages libraries have other features,
+/// The programs and the whole-system tests belong to one selection: with other packages libraries have other features,
 /// and would be built once more.
-const SYSTEM: [&str; 5] = [
+const RELEASE: [&str; 7] = [
     "--release",
     "--package",
     "mesh-cli",
     "--package",
+    "mesh-benches",
+    "--package",
     "mesh-tests",
 ];
 
-/// Builds the program and its whole-system tests.
-fn build_systems() -> anyhow::Result<Command> {
+/// Builds the program, its whole-system tests, and the inner loops.
+pub(crate) fn build_release() -> anyhow::Result<()> {
     let mut command = cargo_command();
-    command.arg("build").args(SYSTEM);
-    command.args(["--quiet", "--bin", "mesh"]);
+    command.arg("build").args(RELEASE).arg("--quiet");
+    for program in ["mesh", instructions::PROGRAM] {
+        command.args(["--bin", program]);
+    }
     command.args(tests_named(|_| true)?);
-    Ok(command)
+    run_to_end(&mut command)
 }
 
 /// The whole-system tests whose names `wanted` takes.
 fn system_tests(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Command> {
     let mut command = cargo_command();
-    command.arg("test").args(SYSTEM).arg("--no-fail-fast");
+    command.arg("test").args(RELEASE).arg("--no-fail-fast");
     command.args(tests_named(wanted)?);
     command.env("MESH_BIN", mesh_program());
     Ok(command)
@@ -187,7 +198,12 @@ fn tests_named(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
 
 /// The program under test.
 pub(crate) fn mesh_program() -> PathBuf {
-    target().join("release/mesh")
+    program("mesh")
+}
+
+/// A program of ours that [`build_release`] made.
+pub(crate) fn program(name: &str) -> PathBuf {
+    target().join("release").join(name)
 }
 
 /// Runs a `cargo test`, passes its output on, and adds up what its runners say.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::{
     CreateTunError, Offload, PacketBatch,
-    offload::{HEADER_BYTES, Input, Joiner, Room},
+    offload::{HEADER_BYTES, Input, Room, join},
 };
 
 /// The longest interface name, in bytes (`IFNAMSIZ` without the final zero).
@@ -217,14 +217,13 @@ impl Tun {
             }
             Ok(())
         };
-        let mut packets = packets.into_iter();
         if self.offload == Offload::None {
-            packets.try_for_each(|packet| write(1, &[IoSlice::new(packet)]))?;
+            packets
+                .into_iter()
+                .try_for_each(|packet| write(1, &[IoSlice::new(packet)]))?;
             return Ok(taken);
         }
-        let mut joiner = Joiner::new(self.offload == Offload::TcpAndUdp);
-        packets.try_for_each(|packet| joiner.push(packet, &mut write))?;
-        joiner.flush(&mut write)?;
+        join(packets, self.offload == Offload::TcpAndUdp, &mut write)?;
         Ok(taken)
     }
 }

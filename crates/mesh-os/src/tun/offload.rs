@@ -11,7 +11,7 @@ pub(super) use header::BYTES as HEADER_BYTES;
 use std::io;
 
 use header::Header;
-pub(super) use join::Joiner;
+use join::{Joiner, Parts};
 use split::{Split, complete};
 
 use super::PacketBatch;
@@ -86,6 +86,19 @@ impl Input {
     }
 }
 
+/// Hands packets to `write`, with how many they are; those of a connection that follow each other as one.
+pub(super) fn join<'p>(
+    packets: impl IntoIterator<Item = &'p [u8]>,
+    joins_udp: bool,
+    write: &mut impl FnMut(usize, Parts<'_, '_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut joiner = Joiner::new(joins_udp);
+    packets
+        .into_iter()
+        .try_for_each(|packet| joiner.push(packet, write))?;
+    joiner.flush(write)
+}
+
 /// See [`super::cut_and_join`].
 pub(super) fn cut_and_join(given: &[u8]) {
     const BYTES_MAX: usize = 9_000;
@@ -96,7 +109,6 @@ pub(super) fn cut_and_join(given: &[u8]) {
     input.take(given.len(), &mut batch);
     while !batch.is_empty() {
         let packets: Vec<_> = batch.packets().map(|packet| packet.to_vec()).collect();
-        let mut joiner = Joiner::new(true);
         let mut joined = 0;
         let mut write = |count: usize, parts: &[io::IoSlice<'_>]| {
             let bytes: usize = parts.iter().map(|part| part.len()).sum();
@@ -104,10 +116,8 @@ pub(super) fn cut_and_join(given: &[u8]) {
             joined += count;
             Ok(())
         };
-        let mut each = packets.iter();
-        each.try_for_each(|packet| joiner.push(packet, &mut write))
-            .and_then(|()| joiner.flush(&mut write))
-            .expect("nothing fails here");
+        let each = packets.iter().map(Vec::as_slice);
+        join(each, true, &mut write).expect("nothing fails here");
         assert_eq!(joined, packets.len(), "nothing is lost or doubled");
         batch.clear();
         input.resume(&mut batch);
