@@ -332,10 +332,13 @@ impl UdpSocket {
     /// Sends them one by one, and says what the last failure was.
     #[cfg(target_os = "linux")]
     fn send_each(&self, destination: SocketAddr, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
-        let sent = datagrams
-            .iter()
-            .map(|datagram| self.send(destination, None, datagram));
-        sent.fold(Ok(()), |all, sent| sent.and(all))
+        let mut result = Ok(());
+        for datagram in datagrams {
+            if let Err(error) = self.send(destination, None, datagram) {
+                result = Err(error);
+            }
+        }
+        result
     }
 
     /// Does it; a full send buffer is waited for, briefly: throwing away what was sealed costs more than it gains.

@@ -69,10 +69,10 @@ pub fn packet(bytes: &[u8]) {
     let fit = u16::from_be_bytes([*fit_high, *fit_low]);
     let mtu = u16::from_be_bytes([*mtu_high, *mtu_low]);
     let mut clamped = packet.to_vec();
-    clamp_segments(&mut clamped, mtu);
+    clamp_segments(&mut clamped, || mtu);
     assert_eq!(clamped.len(), packet.len());
     let once = clamped.clone();
-    clamp_segments(&mut clamped, mtu);
+    clamp_segments(&mut clamped, || mtu);
     assert_eq!(clamped, once, "what is lowered is low enough");
     if let Cut::Pieces(pieces) = cut(packet, fit, mtu, 1) {
         assert!(pieces.iter().all(|piece| piece.len() <= fit.into()));
