@@ -73,6 +73,11 @@ in
     relay_rate =
       key types.str "50MiB" "What a moon relays for all its clients together, in bytes a second."
         unset;
+    offload = key (types.enum [
+      "none"
+      "tcp"
+      "tcp-and-udp"
+    ]) "none" "What the TUN device does in the kernel's place. For finding faults only." unset;
     port_mapping =
       key types.bool false "Whether the router is asked for a port, by PCP, NAT-PMP or UPnP."
         unset;
