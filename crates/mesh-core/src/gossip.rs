@@ -115,7 +115,7 @@ impl<P: Ord + Clone> Gossip<P> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = |word: &Word| match word.step {
             Step::Rests { until } => Some(until),
-            Step::Waits { until, .. } => Some(until).filter(|_| self.fetching.is_none()),
+            Step::Waits { until, .. } => self.fetching.is_none().then_some(until),
             Step::Fetches { .. } => None,
         };
         self.peers.values().filter_map(due).min()

@@ -210,6 +210,21 @@ fn who_is_sent_a_frame_is_looked_for_at_once_and_no_oftener() {
 }
 
 #[test]
+fn a_frame_does_not_repeat_a_handshake_that_has_just_been_sent() {
+    let mut moon = Moon::new(2);
+    moon.recall_all();
+    let mut sent = moon.run_for(Duration::from_millis(10));
+    sent.sort_unstable();
+    assert_eq!(sent, [at(0), at(1)]);
+    // A client takes none so soon after another one, and its answer to that one would come too late.
+    assert_eq!(moon.frame_to(0), []);
+    assert_eq!(
+        moon.run_for(Duration::from_secs(30)).len(),
+        2 * (HANDSHAKES - 1)
+    );
+}
+
+#[test]
 fn frames_for_clients_that_nobody_expects_bring_no_handshakes() {
     let mut moon = Moon::new(10);
     assert_eq!(moon.frame_to(3), []);

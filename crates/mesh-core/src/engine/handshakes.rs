@@ -293,6 +293,12 @@ impl Peer {
         self.attempt = Some(attempt);
     }
 
+    /// Whether a handshake that is not answered yet was begun within the last `time`.
+    pub(super) fn attempted_within(&self, time: Duration, now: Instant) -> bool {
+        let attempt = self.attempt.as_ref();
+        attempt.is_some_and(|attempt| now.saturating_since(attempt.sent) < time)
+    }
+
     fn make_attempt(
         &mut self,
         stamp: &[u8; 12],

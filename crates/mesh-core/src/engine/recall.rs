@@ -6,7 +6,7 @@
 //!
 //! | whom | when |
 //! |---|---|
-//! | who is sent a frame and is not here | at once, once |
+//! | who is sent a frame and is not here | at once, once, unless it was just now |
 //! | all, one after the other | [`AT_ONCE`] every [`EVERY`] |
 //! | who does not answer | three handshakes in [`PATIENCE`] |
 //! | nobody | while the machine has no network, and after [`OVER_AFTER`] |
@@ -30,6 +30,9 @@ const EVERY: Duration = Duration::from_millis(100);
 
 /// How long a client is tried: handshakes go out at once, after a second and after three.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A handshake that is younger is not repeated for a frame: its own repetition is soon.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// For so long a moon takes a client to be where it was: who is there has asked by then, and others are gone.
 const OVER_AFTER: Duration = Duration::from_secs(300);
@@ -196,7 +199,10 @@ impl Peer {
         self.trial |= !self.is_connecting();
         self.set_candidates(vec![at], context, now);
         self.begin(now.instant);
-        self.retry_now();
+        // Right behind another one a handshake is refused, and the answer to that one is none any more.
+        if !self.attempted_within(FRESH, now.instant) {
+            self.retry_now();
+        }
     }
 }
 
