@@ -53,12 +53,13 @@ impl Paths {
         };
         let own_varies = all(&|ipv6| own.mappings[usize::from(ipv6)] == Mapping::Varies);
         let peer_varies = all(&|ipv6| self.peer_varies(ipv6));
+        // What worked tells more than what NATs do: one that varies may let everything in.
+        if let Some(reason) = why_left(straight.iter().map(|(_, way)| *way)) {
+            return reason;
+        }
         if own_varies && peer_varies {
             let prediction = self.predict.outcome();
             return Reason::BothNatsVary { prediction };
-        }
-        if let Some(reason) = why_left(straight.iter().map(|(_, way)| *way)) {
-            return reason;
         }
         if own_varies {
             return Reason::OwnNatVaries;
