@@ -1,10 +1,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher},
     net::IpAddr,
 };
 
 use ipnet::IpNet;
+
+use crate::word_hasher::HashesWords;
 
 /// Which peer an address belongs to: longest prefix first, as in WireGuard's cryptokey routing.
 ///
@@ -15,13 +16,8 @@ pub(crate) struct AllowedIps<T> {
     v6: Vec<(u8, Networks<T>)>,
 }
 
-/// Networks of one length. The hasher has no random seed: the keys come from the signed roster, not
-/// from whoever sends packets, and the same roster must give the same table.
-type Networks<T> = HashMap<u128, T, BuildHasherDefault<NetworkHasher>>;
-
-/// Hashes a network's address by two multiplications: a packet waits for it.
-#[derive(Default)]
-struct NetworkHasher(u64);
+/// Networks of one length. The same roster must give the same table.
+type Networks<T> = HashMap<u128, T, HashesWords>;
 
 impl<T: Clone> AllowedIps<T> {
     /// Builds the table. If a network occurs twice, its first owner keeps it.
@@ -68,34 +64,6 @@ impl<T: Clone> AllowedIps<T> {
         family
             .first()
             .is_some_and(|(length, hosts)| *length == width && hosts.contains_key(&address))
-    }
-}
-
-impl Hasher for NetworkHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.mix((*byte).into());
-        }
-    }
-
-    fn write_u128(&mut self, network: u128) {
-        let [low, high] = [network, network >> 64].map(|half| half & u128::from(u64::MAX));
-        for half in [high, low] {
-            self.mix(u64::try_from(half).expect("64 bits"));
-        }
-    }
-}
-
-impl NetworkHasher {
-    fn mix(&mut self, word: u64) {
-        // Both halves of the product: one depends on all lower bits, the other on all higher ones.
-        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15_u128;
-        let folded = (product ^ (product >> 64)) & u128::from(u64::MAX);
-        self.0 = u64::try_from(folded).expect("64 bits");
     }
 }
 

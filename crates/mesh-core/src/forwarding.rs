@@ -1,6 +1,5 @@
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
@@ -22,6 +21,7 @@ use crate::{
     packet::{Cut, clamp, cut, ip_header},
     replay::Order,
     session::{OpenFailure, SealError, Session},
+    word_hasher::HashesWords,
 };
 
 /// The data plane's half of an [`Engine`](crate::Engine): what threads that carry packets use, without
@@ -51,7 +51,7 @@ pub(crate) struct OpenMoon {
 }
 
 /// Sessions by the index that we gave them.
-pub(crate) type SessionTable = HashMap<u32, Entry, BuildHasherDefault<IndexHasher>>;
+pub(crate) type SessionTable = HashMap<u32, Entry, HashesWords>;
 
 /// A session and whose it is.
 #[derive(Clone)]
@@ -245,7 +245,7 @@ impl Forwarding {
             return;
         }
         if link.speaks_mesh {
-            link.note_way(via);
+            link.note_other_way(via);
         } else if let Via::Direct(remote) = via {
             link.set_way(Some(Way::unmeasured(via, remote)));
         }
@@ -402,26 +402,5 @@ impl Route {
         let bytes = self.session.seal(frame, packet_bytes, fit, now)?;
         self.link.note_sent(&self.session, bytes, Sent::Data, now);
         Ok(bytes)
-    }
-}
-
-/// Hashes a session's index, which is random already: it only has to reach the map's upper bits.
-#[derive(Default)]
-pub(crate) struct IndexHasher(u64);
-
-impl Hasher for IndexHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        // The odd constant nearest to 2^64 divided by the golden ratio spreads any bits upwards.
-        self.0 = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

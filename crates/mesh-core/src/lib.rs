@@ -45,6 +45,7 @@ mod session;
 mod stamps;
 mod time;
 mod via;
+mod word_hasher;
 
 pub use conversation::{Conversation, Errand};
 pub use dialler::{Dial, Dialler};

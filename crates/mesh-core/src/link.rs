@@ -162,11 +162,8 @@ impl Link {
         }
     }
 
-    /// Notes the way by which an authentic packet came: the newest of a session that is not superseded.
-    pub(crate) fn note_way(&self, via: Via) {
-        if self.via() == Some(via) {
-            return self.note_usual_way();
-        }
+    /// Notes that the newest authentic packet of a session that is not superseded came by another way than that in use.
+    pub(crate) fn note_other_way(&self, via: Via) {
         let new = !self.elsewhere.swap(true, Ordering::Relaxed);
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if new || *heard != Some(via) {
@@ -176,7 +173,7 @@ impl Link {
         }
     }
 
-    /// Notes that such a packet came by the way in use.
+    /// Notes that it came by the way in use.
     pub(crate) fn note_usual_way(&self) {
         if self.elsewhere.load(Ordering::Relaxed) {
             self.elsewhere.store(false, Ordering::Relaxed);

@@ -59,14 +59,13 @@ impl Peer {
             }
             return;
         }
-        if let Some(via) = self.link.heard() {
-            let facts = self.facts(now.instant);
-            self.paths.heard(via, &facts, now.instant);
-        }
         if let Some(endpoint) = self.paths.selected().and_then(Via::udp) {
             self.keep = context.holds.of(endpoint.is_ipv6()).interval();
         }
         let facts = self.facts(now.instant);
+        if let Some(via) = self.link.heard() {
+            self.paths.heard(via, &facts, now.instant);
+        }
         let due = self.paths.run(&facts, now.instant);
         if self.paths.is_in_doubt() {
             context.moons.doubt();

@@ -2,7 +2,6 @@ mod recall;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -28,7 +27,7 @@ use super::{
     rate::Rate,
     reflect::Secret,
 };
-use crate::Remote;
+use crate::{Remote, word_hasher::HashesWords};
 
 /// An address from which the client has not asked again for this long is no more the client's, if it does not
 /// say when it asks again: then it does every 20 seconds, and two requests may be lost.
@@ -82,9 +81,9 @@ struct Roster {
 
 /// A tag that is two members' is nobody's (`None`): of two keys that a member made to begin alike, neither
 /// gets the other's frames.
-type Members = HashMap<u64, Option<Arc<Client>>, BuildHasherDefault<WordHasher>>;
+type Members = HashMap<u64, Option<Arc<Client>>, HashesWords>;
 
-type Tokens = HashMap<u64, Arc<Client>, BuildHasherDefault<WordHasher>>;
+type Tokens = HashMap<u64, Arc<Client>, HashesWords>;
 
 /// A member, whether it has a session at this moon or not.
 struct Client {
@@ -494,27 +493,6 @@ impl Place {
 
 fn word(tag: MemberTag) -> u64 {
     u64::from_be_bytes(tag.0)
-}
-
-/// Hashes words that are random already: it only has to reach the map's upper bits.
-#[derive(Default)]
-struct WordHasher(u64);
-
-impl Hasher for WordHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        // The odd constant nearest to 2^64 divided by the golden ratio spreads any bits upwards.
-        self.0 = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
 }
 
 #[cfg(test)]
