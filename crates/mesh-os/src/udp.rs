@@ -235,14 +235,8 @@ impl UdpSocket {
     pub fn send_near(&self, destination: SocketAddr, hops: u8, datagram: &[u8]) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if destination.is_ipv4() {
-            use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-            let to = SockaddrStorage::from(self.of_socket_family(destination)?);
-            let hops = hops.into();
-            let limit = [ControlMessage::Ipv4Ttl(&hops)];
-            let contents = [IoSlice::new(datagram)];
-            let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
-            sendmsg(fd, &contents, &limit, MsgFlags::MSG_DONTWAIT, Some(&to))?;
-            return Ok(());
+            let limit = nix::sys::socket::ControlMessage::Ipv4Ttl(&hops.into());
+            return self.send_with(limit, destination, &[IoSlice::new(datagram)]);
         }
         let _ = hops;
         self.send(destination, None, datagram)
@@ -303,15 +297,26 @@ impl UdpSocket {
         segment_bytes: usize,
         datagrams: &[IoSlice<'_>],
     ) -> io::Result<()> {
-        use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
-        let to = SockaddrStorage::from(self.of_socket_family(destination)?);
         let segment_bytes = u16::try_from(segment_bytes).map_err(io::Error::other)?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
         self.when_writable(|| {
-            let cut = [ControlMessage::UdpGsoSegments(&segment_bytes)];
-            sendmsg(fd, datagrams, &cut, MsgFlags::MSG_DONTWAIT, Some(&to))?;
-            Ok(())
+            let cut = nix::sys::socket::ControlMessage::UdpGsoSegments(&segment_bytes);
+            self.send_with(cut, destination, datagrams)
         })
+    }
+
+    /// One system call, with what else the system is to be told.
+    #[cfg(target_os = "linux")]
+    fn send_with(
+        &self,
+        how: nix::sys::socket::ControlMessage<'_>,
+        destination: SocketAddr,
+        contents: &[IoSlice<'_>],
+    ) -> io::Result<()> {
+        use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg};
+        let to = SockaddrStorage::from(self.of_socket_family(destination)?);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+        sendmsg(fd, contents, &[how], MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
     }
 
     /// As above; the system's call takes them from one buffer.

@@ -61,13 +61,9 @@ impl<'d> Gather<'d> {
         destination: SocketAddr,
         datagram: &'d [u8],
     ) -> io::Result<()> {
-        let continues = self
-            .burst
-            .takes(destination, datagram.len(), socket.segments_max());
-        let result = if continues {
-            Ok(())
-        } else {
-            self.flush(socket)
+        let result = match self.burst.takes(destination, datagram.len(), socket) {
+            true => Ok(()),
+            false => self.flush(socket),
         };
         self.burst.add(destination, datagram.len());
         self.datagrams.push(IoSlice::new(datagram));
@@ -81,11 +77,7 @@ impl<'d> Gather<'d> {
     /// What `sendmsg` gives, such as an unreachable network: the datagrams are lost, the socket goes on.
     pub fn flush(&mut self, socket: &UdpSocket) -> io::Result<()> {
         let burst = std::mem::replace(&mut self.burst, Burst::new());
-        let result = match self.datagrams.as_slice() {
-            [] => Ok(()),
-            [datagram] => socket.send(burst.destination, None, datagram),
-            datagrams => socket.send_run(burst.destination, burst.segment_bytes, datagrams),
-        };
+        let result = burst.send(socket, &self.datagrams);
         self.datagrams.clear();
         result
     }
@@ -117,13 +109,9 @@ impl SendBatch {
         destination: SocketAddr,
         datagram: &[u8],
     ) -> io::Result<()> {
-        let continues = self
-            .burst
-            .takes(destination, datagram.len(), socket.segments_max());
-        let result = if continues {
-            Ok(())
-        } else {
-            self.flush(socket)
+        let result = match self.burst.takes(destination, datagram.len(), socket) {
+            true => Ok(()),
+            false => self.flush(socket),
         };
         self.burst.add(destination, datagram.len());
         self.bytes.extend_from_slice(datagram);
@@ -137,7 +125,12 @@ impl SendBatch {
     /// As [`Gather::flush`].
     pub fn flush(&mut self, socket: &UdpSocket) -> io::Result<()> {
         let burst = std::mem::replace(&mut self.burst, Burst::new());
-        let result = send_cut(socket, &burst, &self.bytes);
+        let result = {
+            // An empty datagram has no length to cut by, and is of no use to anybody.
+            let datagrams = self.bytes.chunks(burst.segment_bytes.max(1));
+            let datagrams: ArrayVec<_, SEGMENTS_MAX> = datagrams.map(IoSlice::new).collect();
+            burst.send(socket, &datagrams)
+        };
         self.bytes.clear();
         result
     }
@@ -147,17 +140,6 @@ impl Default for SendBatch {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Sends the datagrams of a burst that follow each other in `bytes`.
-fn send_cut(socket: &UdpSocket, burst: &Burst, bytes: &[u8]) -> io::Result<()> {
-    let mut gather = Gather::new();
-    let mut result = Ok(());
-    // An empty datagram has no length to cut by, and is of no use to anybody.
-    for datagram in bytes.chunks(burst.segment_bytes.max(1)) {
-        result = result.and(gather.push(socket, burst.destination, datagram));
-    }
-    result.and(gather.flush(socket))
 }
 
 impl Burst {
@@ -172,12 +154,12 @@ impl Burst {
     }
 
     /// Whether a datagram can leave together with those so far.
-    fn takes(&self, destination: SocketAddr, bytes: usize, segments_max: usize) -> bool {
+    fn takes(&self, destination: SocketAddr, bytes: usize, socket: &UdpSocket) -> bool {
         self.segments == 0
             || !self.ended
                 && destination == self.destination
                 && (1..=self.segment_bytes).contains(&bytes)
-                && self.segments < segments_max.min(SEGMENTS_MAX)
+                && self.segments < socket.segments_max().min(SEGMENTS_MAX)
                 && self.bytes + bytes <= BURST_BYTES_MAX
     }
 
@@ -189,5 +171,14 @@ impl Burst {
         self.ended = bytes < self.segment_bytes;
         self.segments += 1;
         self.bytes += bytes;
+    }
+
+    /// Sends the datagrams that it is of.
+    fn send(&self, socket: &UdpSocket, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
+        match datagrams {
+            [] => Ok(()),
+            [datagram] => socket.send(self.destination, None, datagram),
+            datagrams => socket.send_run(self.destination, self.segment_bytes, datagrams),
+        }
     }
 }
