@@ -41,7 +41,9 @@ pub trait Rounds {
     /// # Errors
     ///
     /// There is nothing to be measured.
-    fn prepare(&mut self) -> anyhow::Result<()>;
+    fn prepare(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Does a round of [`CALLS`] calls. Returns how many of them came to what they should.
     fn run(&mut self) -> u32;
@@ -96,8 +98,8 @@ pub fn all() -> Vec<InnerLoop> {
         }
     }
     loops.extend([
-        InnerLoop::new("replay/in-order", None, || Ok(replay::InOrder::default())),
-        InnerLoop::new("replay/swapped", None, || Ok(replay::Swapped::default())),
+        InnerLoop::new("replay/in-order", None, || Ok(replay::Replay::in_order())),
+        InnerLoop::new("replay/swapped", None, || Ok(replay::Replay::swapped())),
         InnerLoop::new("lookup/1-peer", None, || lookup::Lookup::of_a_peer(1)),
         InnerLoop::new("lookup/1000-peers", None, || {
             lookup::Lookup::of_a_peer(1000)

@@ -25,10 +25,6 @@ impl Default for Checksum {
 }
 
 impl Rounds for Checksum {
-    fn prepare(&mut self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn run(&mut self) -> u32 {
         let mut done = 0;
         for _ in 0..CALLS {

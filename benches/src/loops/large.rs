@@ -44,10 +44,6 @@ impl Split {
 }
 
 impl Rounds for Split {
-    fn prepare(&mut self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn run(&mut self) -> u32 {
         let mut done = 0;
         for _ in 0..CALLS {
@@ -74,10 +70,6 @@ impl Join {
 }
 
 impl Rounds for Join {
-    fn prepare(&mut self) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn run(&mut self) -> u32 {
         let mut done = 0;
         for _ in 0..CALLS {
