@@ -5,7 +5,7 @@ mod committed;
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     process::{is_installed, root},
@@ -34,19 +34,16 @@ pub(crate) enum Outcome {
     Unavailable(&'static str),
 }
 
-/// Counts, prints a table, and fails if a loop grew, or writes what it counted.
+/// Builds the loops, counts, prints a table, and fails if a loop grew, or writes what it counted.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    build_release()?;
-    if !args.write {
-        return match check()? {
-            Outcome::Passed(_) => Ok(()),
-            Outcome::Unavailable(reason) => bail!("nothing was counted: {reason}"),
-        };
-    }
     if let Some(reason) = unavailable() {
         bail!("nothing was counted: {reason}");
     }
+    build_release(&[PROGRAM])?;
     let counted = callgrind::count()?;
+    if !args.write {
+        return compare(&counted);
+    }
     // What cannot be read is written anew.
     let before = read().unwrap_or_default();
     let comparison = committed::Comparison::new(&counted, &before);
@@ -66,18 +63,23 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
         return Ok(Outcome::Unavailable(reason));
     }
     let counted = callgrind::count()?;
+    compare(&counted)?;
+    Ok(Outcome::Passed(counted.len()))
+}
+
+/// Prints a table, and fails if a loop grew by more than it may.
+fn compare(counted: &committed::Counts) -> anyhow::Result<()> {
     let committed = read()?;
-    let comparison = committed::Comparison::new(&counted, &committed);
+    let comparison = committed::Comparison::new(counted, &committed);
     println!("{}", comparison.table());
     let wrong: Vec<String> = comparison.wrong().collect();
-    if !wrong.is_empty() {
-        bail!(
-            "inner loops are not as they were committed:\n  {}\nIf that has to be so, run `cargo xtask instructions --write`, \
-             commit `{FILE}` with the change, and say why in a line of the commit message",
-            wrong.join("\n  ")
-        );
-    }
-    Ok(Outcome::Passed(counted.len()))
+    ensure!(
+        wrong.is_empty(),
+        "inner loops are not as they were committed:\n  {}\nIf that has to be so, run `cargo xtask instructions --write`, \
+         commit `{FILE}` with the change, and say why in a line of the commit message",
+        wrong.join("\n  ")
+    );
+    Ok(())
 }
 
 /// Why this machine does not count.

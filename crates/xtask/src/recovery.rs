@@ -5,12 +5,15 @@ use std::{fs, process::Command, thread};
 use anyhow::{Context as _, ensure};
 
 use crate::{
-    process::{cargo, cargo_command, root, shown, target},
-    test::mesh_program,
+    process::{cargo, root, shown, target},
+    test::{build_release, mesh_program, program},
 };
 
 /// The page, relative to the workspace.
 const PAGE: &str = "docs/recovery.md";
+
+/// The program that measures in namespaces.
+const BENCHES: &str = "mesh-benches";
 
 /// What a table says of a promise that is not kept.
 const NOT_KEPT: &str = "**not kept**";
@@ -39,10 +42,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut simulated = Command::new(target().join("debug/examples/recovery"));
     simulated.arg(args.seeds.to_string());
     let simulated = table(simulated)?;
-    cargo(["build", "--release", "--quiet", "--package", "mesh-cli"])?;
-    let mut real = cargo_command();
-    real.args(["run", "--quiet", "--release", "--package", "mesh-benches"]);
-    real.args(["--", "recovery", &args.rounds.to_string()]);
+    build_release(&["mesh", BENCHES])?;
+    let mut real = Command::new(program(BENCHES));
+    real.args(["recovery", &args.rounds.to_string()]);
     real.env("MESH_BIN", mesh_program());
     let real = table(real)?;
     fs::write(root().join(PAGE), page(args, &simulated, &real))

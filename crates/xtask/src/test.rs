@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let start = Instant::now();
     setup::run_setup()?;
     // One after the other: each uses both cores by itself.
-    build_release()?;
+    build_release(&["mesh", instructions::PROGRAM])?;
     run_to_end(unit_tests().args(["--quiet", "--no-run"]))?;
 
     // wireguard-go rekeys after two minutes of real time, most of them spent waiting.
@@ -157,11 +157,11 @@ const RELEASE: [&str; 7] = [
     "mesh-tests",
 ];
 
-/// Builds the program, its whole-system tests, and the inner loops.
-pub(crate) fn build_release() -> anyhow::Result<()> {
+/// Builds programs of ours, and the whole-system tests: these belong to the selection, too.
+pub(crate) fn build_release(programs: &[&str]) -> anyhow::Result<()> {
     let mut command = cargo_command();
     command.arg("build").args(RELEASE).arg("--quiet");
-    for program in ["mesh", instructions::PROGRAM] {
+    for program in programs {
         command.args(["--bin", program]);
     }
     command.args(tests_named(|_| true)?);
