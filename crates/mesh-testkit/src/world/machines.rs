@@ -8,7 +8,7 @@ use mesh_types::Instant;
 use super::machine::Machine;
 
 /// The machines of a fleet. When each is due is asked after everything that happens, and worked out anew for those
-/// alone that were touched since: half of a simulation's time was spent on that.
+/// alone that were touched since.
 #[derive(Default)]
 pub(super) struct Machines {
     all: Vec<Machine>,
