@@ -328,7 +328,7 @@ impl Pair {
         })
     }
 
-    /// Starts all agents, and waits until the moons relay for the pair.
+    /// Starts all agents, and waits until the moons relay for the pair, and for each other.
     fn start(&mut self) -> anyhow::Result<()> {
         for name in self.fleet.names() {
             self.fleet.spawn_agent(&name)?;
@@ -338,11 +338,12 @@ impl Pair {
                 .agent_process(&name)?
                 .wait_ready(DAEMON_PATIENCE)?;
         }
+        let others = u64::try_from(self.fleet.names().len() - 1)?;
         for moon in MOONS {
             self.fleet
                 .wait_status(moon, DAEMON_PATIENCE, "relays for the pair", |status| {
                     let relaying = status.relaying.as_ref();
-                    relaying.is_some_and(|relaying| relaying.clients >= 2)
+                    relaying.is_some_and(|relaying| relaying.clients >= others)
                 })?;
         }
         Ok(())
