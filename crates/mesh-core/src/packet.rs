@@ -39,12 +39,12 @@ fn ipv4_header(packet: &[u8]) -> Option<IpHeader> {
         return None;
     }
     let address = |offset: usize| {
-        let octets: [u8; 4] = std::array::from_fn(|i| header[offset + i]);
-        IpAddr::V4(Ipv4Addr::from(octets))
+        let octets: &[u8; 4] = header[offset..].first_chunk()?;
+        Some(IpAddr::V4(Ipv4Addr::from(*octets)))
     };
     Some(IpHeader {
-        source: address(12),
-        destination: address(16),
+        source: address(12)?,
+        destination: address(16)?,
         packet_bytes,
     })
 }
@@ -52,12 +52,12 @@ fn ipv4_header(packet: &[u8]) -> Option<IpHeader> {
 fn ipv6_header(packet: &[u8]) -> Option<IpHeader> {
     let header: &[u8; 40] = packet.first_chunk()?;
     let address = |offset: usize| {
-        let octets: [u8; 16] = std::array::from_fn(|i| header[offset + i]);
-        IpAddr::V6(Ipv6Addr::from(octets))
+        let octets: &[u8; 16] = header[offset..].first_chunk()?;
+        Some(IpAddr::V6(Ipv6Addr::from(*octets)))
     };
     Some(IpHeader {
-        source: address(8),
-        destination: address(24),
+        source: address(8)?,
+        destination: address(24)?,
         packet_bytes: header.len() + usize::from(u16::from_be_bytes([header[4], header[5]])),
     })
 }
