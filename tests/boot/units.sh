@@ -53,6 +53,11 @@ first_boot() {
   mesh status --json | jq -e '.confinement.in_force | index("files") and index("system calls")'
   mesh status --json | jq -e '[.confinement.missing[] | select(test("thread"))] == []'
 
+  step "packets do not wait behind the programs that send them"
+  for task in /proc/"$(property mesh-agent MainPID)"/task/*; do
+    [ "$(sed 's/.*) //' "$task/stat" | cut -d ' ' -f 17)" = -10 ]
+  done
+
   step "a reload keeps the process"
   local pid
   pid=$(property mesh-agent MainPID)

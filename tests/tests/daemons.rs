@@ -120,6 +120,27 @@ fn a_running_agent_has_net_admin_and_low_ports_and_nothing_else() {
 }
 
 #[test]
+fn packets_do_not_wait_behind_the_programs_that_send_them() {
+    // Without the privilege an agent goes on as every program.
+    if sandbox::is_user_namespace() {
+        return;
+    }
+    let Some(mut fleet) = running(&["cinnabar", "galena"]) else {
+        return;
+    };
+    let pid = fleet.agent_process("galena").unwrap().id();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // The 19th field, counted from the end of the name, which is the second (proc_pid_stat(5)).
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        assert_eq!(fields.split(' ').nth(16), Some("-10"), "{stat}");
+    }
+    if let Ok(session) = std::fs::read_to_string(format!("/proc/{pid}/autogroup")) {
+        assert!(session.trim_end().ends_with("nice -10"), "{session}");
+    }
+}
+
+#[test]
 fn sighup_and_a_changed_file_reload_the_configuration() {
     let Some(mut fleet) = running(&["cinnabar", "galena"]) else {
         return;

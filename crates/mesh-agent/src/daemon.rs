@@ -18,6 +18,7 @@ use mesh_os::{
     file,
     identity::read_identity,
     notify::{Notifier, watchdog},
+    priority,
     privilege::{self, Keep, UserChange},
     unix::{self, ListenError, SocketFile},
 };
@@ -136,6 +137,9 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     let device = Device::open(&config, &own, roster.as_ref(), &mut inheritance)?;
     let socket = inheritance.socket(&config)?;
     let (listener, socket_file) = listen(&config)?;
+    if let Err(error) = priority::raise() {
+        info!(%error, "packets wait for the processor as every program does");
+    }
     let user = privilege::choose_user(config.user.as_deref(), keep(&config));
     give_away_dirs(&config, &user);
     let change = privilege::drop_privileges(Some(&user), keep(&config));

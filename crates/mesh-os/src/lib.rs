@@ -25,6 +25,7 @@ pub mod netlink;
 pub mod notify;
 pub mod paths;
 pub mod poll;
+pub mod priority;
 pub mod privilege;
 pub mod resolver;
 pub mod sleep;
