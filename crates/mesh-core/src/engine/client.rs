@@ -204,15 +204,23 @@ impl Peer {
             return;
         }
         if self.is_worn(now.instant) {
-            // The handshake that is due comes first: the request goes with it.
+            // The handshake that is due comes first: the questions go with it.
             return self.begin(now.instant);
         }
         if now.instant.saturating_since(since) >= REPEAT {
             // It may have been started anew.
             self.begin(now.instant);
         }
-        self.request_relay(context, now);
-        self.ask_in_the_other_family(context, now);
+        self.ask_moon(context, now);
+    }
+
+    /// Asks the moon, if it is one, for a token and where it sees this node. True if it was asked for a token.
+    pub(super) fn ask_moon(&mut self, context: &mut Context, now: Now) -> bool {
+        let sent = self.request_relay(context, now);
+        if self.client.is_some() {
+            self.ask_in_the_other_family(context, now);
+        }
+        sent
     }
 
     /// Whether the session is so old that the next packet begins another one.
@@ -322,7 +330,7 @@ impl Peer {
     /// Asks for a token on the straight way in use; if packets to the moon take another moon, on the one
     /// that a token was given for, or else the best of each family and of the streams: a moon serves whom it sees. A request
     /// with the token that was given there before proves this node's address to the moon. True if one was sent.
-    pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
+    fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
         let granted = self.client.as_ref().and_then(|client| client.granted);
         let straight = self
             .straight()
