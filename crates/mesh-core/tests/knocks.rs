@@ -233,6 +233,85 @@ fn a_request_that_is_repeated_or_replayed_brings_one_knock() {
     assert_eq!(knocks(&mut network), []);
 }
 
+/// A client that its moon sees by both families, and where it is by IPv6.
+struct Dual {
+    network: Network,
+    server: Arc<RelayServer>,
+    client: SocketAddr,
+    moon: SocketAddr,
+}
+
+impl Dual {
+    fn new() -> Self {
+        let (mut network, server) = client_and_moon(8);
+        // By IPv6 nothing arrives but what is carried here.
+        let [client, moon] =
+            [1, 2].map(|last| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 4193)));
+        let known = vec![network.nodes[MOON].endpoint, moon];
+        network.introduce(CLIENT, MOON, known);
+        Self {
+            network,
+            server,
+            client,
+            moon,
+        }
+    }
+
+    /// The seconds, from the first on, in which the moon is asked by IPv6 around one renewal, if it answers the one with
+    /// this number.
+    fn renew(&mut self, answered: Option<usize>) -> Vec<u64> {
+        let mut asked = Vec::new();
+        // The next renewal is 20 s after the one before.
+        while asked.first().is_none_or(|first| {
+            self.network.now.instant.saturating_since(*first) < Duration::from_secs(19)
+        }) {
+            self.network.run_for(Duration::from_millis(250));
+            for (_, transmit) in self.network.trace.replace(Vec::new()).unwrap() {
+                let asks = ReflectRequest::parse(&transmit.data).is_some();
+                if !asks || transmit.to != Remote::Udp(self.moon) {
+                    continue;
+                }
+                let now = self.network.now.instant;
+                if answered == Some(asked.len()) {
+                    let from = Remote::Udp(self.client);
+                    let answer = self.server.reflect(from, &transmit.data, now).unwrap();
+                    self.network.inject(CLIENT, self.moon, answer.to_vec());
+                }
+                asked.push(now);
+            }
+        }
+        let after = asked.iter().map(|at| at.saturating_since(asked[0]));
+        after.map(|after| after.as_secs()).collect()
+    }
+
+    /// Where the moon sees the client by IPv6, as the client knows.
+    fn observed(&self) -> Option<SocketAddr> {
+        let [_, observed] = self.network.nodes[CLIENT].engine.moon_views()[0].observed;
+        observed
+    }
+}
+
+#[test]
+fn a_reflection_that_does_not_come_is_asked_for_three_more_times() {
+    let seconds = [0, 1, 3, 7];
+    let mut dual = Dual::new();
+    dual.renew(Some(0));
+    for answered in 0..seconds.len() {
+        assert_eq!(dual.renew(Some(answered)), seconds[..=answered]);
+        assert_eq!(dual.observed(), Some(dual.client));
+    }
+    assert_eq!(dual.renew(None), seconds);
+}
+
+#[test]
+fn a_moon_that_never_saw_this_node_by_a_family_is_asked_there_once() {
+    let mut dual = Dual::new();
+    for _ in 0..3 {
+        assert_eq!(dual.renew(None), [0]);
+    }
+    assert_eq!(dual.observed(), None);
+}
+
 /// What a moon of a release without reflections and knocks grants: without its last two bytes.
 fn old_grant(id: u64, observed: SocketAddr) -> Vec<u8> {
     let grant = TunnelMessage::RelayGrant {

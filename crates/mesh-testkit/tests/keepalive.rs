@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use mesh_core::{Remote, Via};
 use mesh_testkit::world::{
-    Dependence, Families, Fleet, HostId, NatBehaviour, Passage, Ports, Traffic,
+    Dependence, Families, Fleet, HostId, Nat, NatBehaviour, Passage, Ports, Traffic,
 };
 
 const HOUR: u64 = 3_600;
@@ -15,6 +16,7 @@ fn seconds(seconds: u64) -> Duration {
 /// A node behind a NAT of its own, another on the internet, and a moon.
 struct World {
     fleet: Fleet,
+    moon: HostId,
     node: HostId,
     other: HostId,
 }
@@ -22,40 +24,61 @@ struct World {
 impl World {
     fn new(seed: u64, behaviour: NatBehaviour) -> Self {
         let mut fleet = Fleet::new(seed);
-        fleet.moon();
+        let moon = fleet.moon();
         let node = fleet.node_behind(behaviour);
+        Self::with(fleet, moon, node)
+    }
+
+    /// The same with a node that begins with IPv6 alone, so that it speaks to the moon by that, and has IPv4 behind the
+    /// NAT after five seconds.
+    fn dual(seed: u64, behaviour: NatBehaviour) -> Self {
+        let mut fleet = Fleet::new(seed);
+        let moon = fleet.moon();
+        let site = fleet.site(behaviour);
+        fleet.underlay.gateway_mut(site).v6 = Passage::firewalled();
+        let node = fleet.node(site, Families::Dual);
+        fleet.underlay.gateway_mut(site).v4 = Passage::Closed;
+        let mut world = Self::with(fleet, moon, node);
+        world.fleet.run_for(seconds(5));
+        world.fleet.underlay.translate(site, behaviour);
+        world
+    }
+
+    fn with(mut fleet: Fleet, moon: HostId, node: HostId) -> Self {
         let other = fleet.node_behind(NatBehaviour::HOME);
         fleet.publish(&[]);
-        Self { fleet, node, other }
+        Self {
+            fleet,
+            moon,
+            node,
+            other,
+        }
+    }
+
+    /// The NAT in front of the node.
+    fn nat(&mut self) -> &mut Nat {
+        let site = self
+            .fleet
+            .underlay
+            .sites_of(self.node)
+            .next()
+            .expect("it has one");
+        match &mut self.fleet.underlay.gateway_mut(site).v4 {
+            Passage::Translated(nat) => nat,
+            Passage::Closed | Passage::Open | Passage::Firewalled(_) => panic!("a NAT"),
+        }
     }
 
     /// Changes for how long the node's NAT holds a mapping.
     fn set_timeout(&mut self, timeout: u64) {
-        let site = self
-            .fleet
-            .underlay
-            .sites_of(self.node)
-            .next()
-            .expect("it has one");
-        let Passage::Translated(nat) = &mut self.fleet.underlay.gateway_mut(site).v4 else {
-            panic!("a NAT");
-        };
-        nat.set_timeout(seconds(timeout));
+        self.nat().set_timeout(seconds(timeout));
     }
 
     /// Whether the node's NAT has a mapping of the agent's port.
-    fn is_mapped(&self) -> bool {
-        let site = self
-            .fleet
-            .underlay
-            .sites_of(self.node)
-            .next()
-            .expect("it has one");
+    fn is_mapped(&mut self) -> bool {
         let inner = self.fleet.underlay.endpoints(self.node)[0];
-        let Passage::Translated(nat) = &self.fleet.underlay.gateway(site).v4 else {
-            panic!("a NAT");
-        };
-        nat.port_of(inner, self.fleet.now().instant).is_some()
+        let now = self.fleet.now().instant;
+        self.nat().port_of(inner, now).is_some()
     }
 
     /// Lets so many seconds pass, and returns in how many of them the node's NAT had forgotten it.
@@ -108,6 +131,25 @@ fn the_interval_found_is_below_what_the_nat_holds_and_above_half_of_it() {
         assert!(found < timeout, "{found} s, {behaviour:?}");
         assert!(2 * found >= timeout.min(300), "{found} s, {behaviour:?}");
         assert!(world.is_reached(), "{behaviour:?}");
+    }
+}
+
+#[test]
+fn a_mapping_is_held_by_the_family_that_the_moon_is_not_reached_by() {
+    for (seed, timeout) in (0..).zip([25, 31, 61, 121, 185, 300, 600]) {
+        let behaviour = NatBehaviour {
+            timeout: seconds(timeout),
+            ..NatBehaviour::HOME
+        };
+        let mut world = World::dual(seed, behaviour);
+        world.pass(30);
+        assert_eq!(world.pass(2 * HOUR), 0, "mapped throughout: {timeout} s");
+        let (_, via) = world.fleet.view(world.node, world.moon).expect("a peer");
+        assert!(matches!(via, Some(Via::Direct(Remote::Udp(moon))) if moon.is_ipv6()));
+        world.nat().forget();
+        let interval = world.interval();
+        let forgotten = world.pass(HOUR);
+        assert!(forgotten <= interval, "{forgotten} s of {interval}");
     }
 }
 

@@ -137,7 +137,7 @@ fn two_nats_that_count_let_a_pair_through_whatever_else_they_do() {
 #[test]
 fn on_lines_that_lose_a_tenth_most_pairs_need_an_attempt_or_three() {
     let (mut by_third, mut by_sixth, mut never) = (0, 0, Vec::new());
-    for seed in 0..20 {
+    for seed in 0..100 {
         let mut pair = Pair::new(seed, [counting(1), counting(2)]);
         for site in pair.sites {
             let line = &mut pair.fleet.underlay.gateway_mut(site).line;
@@ -155,7 +155,8 @@ fn on_lines_that_lose_a_tenth_most_pairs_need_an_attempt_or_three() {
         }
     }
     println!("{by_third} by the third, {by_sixth} by the sixth, never {never:?}");
-    assert!(by_third >= 15 && never.len() <= 1, "{by_third}, {never:?}");
+    // Of two thousand seeds 82 % are straight by the third, and 5 % never.
+    assert!(by_third >= 72 && never.len() <= 11, "{by_third}, {never:?}");
 }
 
 #[test]

@@ -29,6 +29,10 @@ const KNOCK_LATE: Duration = Duration::from_secs(2);
 /// A request is repeated after this, and after twice, four times, … as long.
 const REPEAT: Duration = Duration::from_secs(1);
 
+/// A moon that saw this node by the other family, and does not answer there, is asked so often again, each time after
+/// twice as long: of lines that lose three in ten each way, one in fifteen then tells nothing until the next renewal.
+const REFLECTION_REPEATS: u32 = 3;
+
 /// A moon that answered none of its requests for this long does not relay any more.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 
@@ -64,10 +68,20 @@ pub(super) struct Client {
     asked_knock: Option<Duration>,
     /// Whether the moon is of a release that answers outside of the session, and whom of its endpoints was asked.
     reflects: bool,
-    reflecting: Option<(SocketAddr, u64)>,
+    reflecting: Option<Reflecting>,
     knock: Option<Knock>,
     /// Why the moon does not relay, if it said so.
     pub(super) refused: Option<RelayRefused>,
+}
+
+/// What a moon was asked outside of the session, and did not answer yet.
+#[derive(Clone, Copy, Debug)]
+struct Reflecting {
+    to: SocketAddr,
+    id: u64,
+    repeated: u32,
+    /// When it is asked again; `None`: it was asked often enough, and may still answer.
+    repeat: Option<Instant>,
 }
 
 /// A knock that is to come to this node's own port, with its token.
@@ -95,8 +109,9 @@ impl Client {
         }
     }
 
-    pub(super) const fn due(&self) -> Instant {
-        self.next
+    pub(super) fn due(&self) -> Instant {
+        let repeat = self.reflecting.and_then(|reflecting| reflecting.repeat);
+        repeat.map_or(self.next, |repeat| self.next.min(repeat))
     }
 
     /// Asks at once, and again soon if nothing comes.
@@ -129,7 +144,9 @@ impl Client {
 
     /// Whether this answers what the moon was asked outside of the session.
     pub(super) fn takes_reflection(&mut self, asked: (SocketAddr, u64)) -> bool {
-        self.reflecting.take_if(|waits| *waits == asked).is_some()
+        self.reflecting
+            .take_if(|reflecting| (reflecting.to, reflecting.id) == asked)
+            .is_some()
     }
 
     /// Whether this is the knock of the moon that was asked for.
@@ -141,6 +158,14 @@ impl Client {
             }
             Some(_) | None => false,
         }
+    }
+}
+
+impl Reflecting {
+    fn ask(self, token: u64, context: &mut Context) {
+        let request = ReflectRequest { token, id: self.id }.emit();
+        let to = Remote::Udp(self.to);
+        context.output.transmit(to, request.to_vec());
     }
 }
 
@@ -156,6 +181,7 @@ impl Peer {
     }
     /// Asks the moon for a token when that is due.
     pub(super) fn run_client(&mut self, context: &mut Context, now: Now) {
+        self.repeat_reflection(context, now.instant);
         let Some(client) = &mut self.client else {
             return;
         };
@@ -178,15 +204,23 @@ impl Peer {
             return;
         }
         if self.is_worn(now.instant) {
-            // The handshake that is due comes first: the request goes with it.
+            // The handshake that is due comes first: the questions go with it.
             return self.begin(now.instant);
         }
         if now.instant.saturating_since(since) >= REPEAT {
             // It may have been started anew.
             self.begin(now.instant);
         }
-        self.request_relay(context, now);
-        self.ask_in_the_other_family(context, now);
+        self.ask_moon(context, now);
+    }
+
+    /// Asks the moon, if it is one, for a token and where it sees this node. True if it was asked for a token.
+    pub(super) fn ask_moon(&mut self, context: &mut Context, now: Now) -> bool {
+        let sent = self.request_relay(context, now);
+        if self.client.is_some() {
+            self.ask_in_the_other_family(context, now);
+        }
+        sent
     }
 
     /// Whether the session is so old that the next packet begins another one.
@@ -204,7 +238,7 @@ impl Peer {
                 continue;
             }
             match (in_use, self.paths.best_of_family(ipv6)) {
-                (Some(_), Some(via)) if self.reflect_by(via, context) => {}
+                (Some(_), Some(via)) if self.reflect_by(via, context, now.instant) => {}
                 (_, Some(via)) => self.probe_way(via, context, now),
                 (_, None) => {}
             }
@@ -213,18 +247,52 @@ impl Peer {
 
     /// Asks the moon outside of the session where it sees this node by `via`: a packet inside would have both
     /// sides doubt the way in use. False if the moon, of an earlier release, does not answer.
-    fn reflect_by(&mut self, via: Via, context: &mut Context) -> bool {
+    fn reflect_by(&mut self, via: Via, context: &mut Context, now: Instant) -> bool {
         let (Some(client), Some(to)) = (&mut self.client, via.udp()) else {
             return false;
         };
         let Some((_, token)) = client.granted.filter(|_| client.reflects) else {
             return false;
         };
-        let id = context.rng.next_u64();
-        client.reflecting = Some((to, id));
-        let request = ReflectRequest { token, id }.emit();
-        context.output.transmit(Remote::Udp(to), request.to_vec());
+        if client
+            .reflecting
+            .is_some_and(|waits| waits.to == to && waits.repeat.is_some())
+        {
+            return true;
+        }
+        // One that never saw this node by that family, which it or this node may not have, is not worth a repetition.
+        let seen = context
+            .moons
+            .is_seen_by(self.link.peer.as_bytes(), to.is_ipv6());
+        let reflecting = Reflecting {
+            to,
+            id: context.rng.next_u64(),
+            repeated: 0,
+            repeat: seen.then(|| now + REPEAT),
+        };
+        client.reflecting = Some(reflecting);
+        reflecting.ask(token, context);
         true
+    }
+
+    /// Asks the moon again for what it did not answer.
+    fn repeat_reflection(&mut self, context: &mut Context, now: Instant) {
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        let Some(waits) = &mut client.reflecting else {
+            return;
+        };
+        if waits.repeat.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let Some((_, token)) = client.granted else {
+            return;
+        };
+        waits.ask(token, context);
+        waits.repeated += 1;
+        waits.repeat =
+            (waits.repeated < REFLECTION_REPEATS).then(|| now + REPEAT * 2_u32.pow(waits.repeated));
     }
 
     /// An answer of a moon tells where it sees this node.
@@ -262,7 +330,7 @@ impl Peer {
     /// Asks for a token on the straight way in use; if packets to the moon take another moon, on the one
     /// that a token was given for, or else the best of each family and of the streams: a moon serves whom it sees. A request
     /// with the token that was given there before proves this node's address to the moon. True if one was sent.
-    pub(super) fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
+    fn request_relay(&mut self, context: &mut Context, now: Now) -> bool {
         let granted = self.client.as_ref().and_then(|client| client.granted);
         let straight = self
             .straight()

@@ -539,7 +539,7 @@ impl Peer {
                 self.tell_moons(context, now);
             }
         }
-        let asked = self.request_relay(context, now);
+        let asked = self.ask_moon(context, now);
         let probed = self.send_waiting_probes(context, now);
         let released = self.release_held(context, now);
         asked || probed || released
