@@ -154,7 +154,7 @@ impl Forwarding {
         }
         // A late packet of the session before says nothing about the one in use.
         if session.wants_rekey_on_receive(now)
-            && link.is_current(session)
+            && link.is_in_use(session)
             && !link.rekey_wanted.swap(true, Ordering::AcqRel)
         {
             link.raise();

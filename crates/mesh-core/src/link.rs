@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -87,6 +90,9 @@ impl Way {
 
 /// Datagrams that are longer than those which every way carries.
 const LARGE_BYTES: usize = FLOOR as usize + DATA_BYTES_MIN;
+
+/// Two handshakes that crossed are over within this, be one of them repeated once.
+const CROSSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a packet sent means to the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,12 +195,14 @@ impl Link {
         heard.filter(|via| self.via() != Some(*via))
     }
 
-    /// Whether this is the session to send on.
-    pub(crate) fn is_current(&self, session: &Arc<Session>) -> bool {
+    /// Whether this is the session to send on, or one of the same age: where two handshakes crossed, each side may
+    /// send on that which the other began.
+    pub(crate) fn is_in_use(&self, session: &Arc<Session>) -> bool {
         let current = self.current.load();
-        current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, session))
+        current.as_ref().is_some_and(|current| {
+            Arc::ptr_eq(current, session)
+                || current.established.saturating_since(session.established) < CROSSED_WITHIN
+        })
     }
 
     /// Goes on where another process of this node stopped.

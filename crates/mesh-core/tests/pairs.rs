@@ -180,6 +180,24 @@ fn both_sides_asking_at_once_understand_each_other_and_do_not_ask_more_often() {
 }
 
 #[test]
+fn sessions_of_handshakes_that_crossed_are_renewed_before_they_end() {
+    for seed in 0..8 {
+        let mut network = Network::pair(seed);
+        network.send(0, 1);
+        network.send(1, 0);
+        network.run_for(SHORT);
+        for second in 0..400 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                // On its way it is for half of this; a handshake would come on top.
+                let in_time = network.reaches(from, to, Duration::from_millis(20));
+                assert!(in_time, "seed {seed}: {from} waits in second {second}");
+            }
+            network.run_for(seconds(1));
+        }
+    }
+}
+
+#[test]
 fn no_handshake_begins_before_its_stamp_is_on_disk() {
     let mut network = Network::pair(12);
     let now = network.now;
