@@ -444,10 +444,11 @@ impl Paths {
     }
 
     fn cold_due(&self, facts: &Facts) -> Option<Instant> {
+        // One that answered on this network: no other is chosen.
         let relayed = self
             .ways
             .iter()
-            .any(|(via, way)| via.is_relay() && way.is_proven());
+            .any(|(via, way)| via.is_relay() && way.is_proven() && way.answered.is_some());
         let straight = self.is_straight() && relayed;
         facts.traffic.filter(|_| straight).map(|at| at + WARM)
     }

@@ -314,6 +314,19 @@ fn an_idle_pair_is_silent_and_wakes_on_the_relay() {
 }
 
 #[test]
+fn an_idle_pair_on_another_network_does_not_wake_for_relays_that_did_not_answer_there() {
+    let mut pair = relayed();
+    pair.run_to(at(1_000));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+    pair.answers.clear();
+    pair.paths.network_changed(at(1_000));
+    pair.run_to(at(100_000));
+    let runs = pair.runs;
+    pair.run_to(at(200_000));
+    assert!(pair.runs <= runs + 2, "{} runs", pair.runs - runs);
+}
+
+#[test]
 fn a_straight_way_is_kept_open_while_there_is_traffic_in_a_minute() {
     let mut pair = relayed();
     pair.run_to(at(3_000));

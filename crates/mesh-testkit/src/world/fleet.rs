@@ -36,9 +36,9 @@ const PACKET_BYTES_MIN: usize = 40 + 8 + 8;
 const LAN_LATENCY: Duration = Duration::from_millis(1);
 const UPLINK_LATENCY: Duration = Duration::from_millis(10);
 
-/// Timers and datagrams that one machine may be woken by in a second of virtual time: far above what an
-/// honest minute brings, and far below a loop.
-const WAKES_PER_SECOND_MAX: u32 = 5_000;
+/// Timers and datagrams that one machine may be woken by in a second of virtual time: above what an honest minute
+/// brings, and less than those of one peer that wants to be looked at again at once, which is after a millisecond.
+const WAKES_PER_SECOND_MAX: u32 = 900;
 
 /// Datagrams that may come out of one machine at one moment: every peer's candidates and moons at once.
 const BURST_MAX: usize = 4_000;
