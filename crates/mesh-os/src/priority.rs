@@ -13,9 +13,14 @@ const NICE: i32 = -10;
 ///
 /// Without `CAP_SYS_NICE`, root or a limit that allows it (`RLIMIT_NICE`): all stays as it is.
 pub fn raise() -> io::Result<()> {
-    // SAFETY: `setpriority` takes plain numbers.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    nix::errno::Errno::result(result)?;
+    // SAFETY: `getpriority` takes plain numbers.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // A service manager may have done it, and allow no more.
+    if nice > NICE {
+        // SAFETY: `setpriority` takes plain numbers.
+        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+        nix::errno::Errno::result(result)?;
+    }
     // Between sessions Linux may look at another number, where that is built in.
     #[cfg(target_os = "linux")]
     match std::fs::write("/proc/self/autogroup", NICE.to_string()) {
