@@ -156,7 +156,7 @@ fn on_lines_that_lose_a_tenth_most_pairs_need_an_attempt_or_three() {
     }
     println!("{by_third} by the third, {by_sixth} by the sixth, never {never:?}");
     // Of two thousand seeds 82 % are straight by the third, and 5 % never.
-    assert!(by_third >= 72 && never.len() <= 11, "{by_third}, {never:?}");
+    assert!(by_third >= 80 && never.len() <= 8, "{by_third}, {never:?}");
 }
 
 #[test]
