@@ -138,7 +138,7 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     let socket = inheritance.socket(&config)?;
     let (listener, socket_file) = listen(&config)?;
     if let Err(error) = priority::raise() {
-        info!(%error, "packets wait for the processor as every program does");
+        info!(%error, "packets may wait for the processor as every program does");
     }
     let user = privilege::choose_user(config.user.as_deref(), keep(&config));
     give_away_dirs(&config, &user);

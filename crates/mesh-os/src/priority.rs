@@ -11,7 +11,8 @@ const NICE: i32 = -10;
 ///
 /// # Errors
 ///
-/// Without `CAP_SYS_NICE`, root or a limit that allows it (`RLIMIT_NICE`): all stays as it is.
+/// Without `CAP_SYS_NICE`, root or a limit that allows it (`RLIMIT_NICE`): all stays as it is, or what a service
+/// manager set counts among the programs of this session alone.
 pub fn raise() -> io::Result<()> {
     // SAFETY: `getpriority` takes plain numbers.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
