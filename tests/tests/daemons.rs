@@ -135,9 +135,12 @@ fn packets_do_not_wait_behind_the_programs_that_send_them() {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         assert_eq!(fields.split(' ').nth(16), Some("-10"), "{stat}");
     }
-    if let Ok(session) = std::fs::read_to_string(format!("/proc/{pid}/autogroup")) {
-        assert!(session.trim_end().ends_with("nice -10"), "{session}");
-    }
+    // Kernels without numbers for sessions have no such file, and the session that the machine began with has none.
+    let session = std::fs::read_to_string(format!("/proc/{pid}/autogroup")).unwrap_or_default();
+    assert!(
+        session.is_empty() || session.trim_end().ends_with("nice -10"),
+        "{session}"
+    );
 }
 
 #[test]

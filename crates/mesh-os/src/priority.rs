@@ -22,11 +22,25 @@ pub fn raise() -> io::Result<()> {
         let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
         nix::errno::Errno::result(result)?;
     }
-    // Between sessions Linux may look at another number, where that is built in.
     #[cfg(target_os = "linux")]
-    match std::fs::write("/proc/self/autogroup", NICE.to_string()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    raise_session()?;
     Ok(())
+}
+
+/// Between sessions Linux may look at another number (`autogroup`, sched(7)).
+#[cfg(target_os = "linux")]
+fn raise_session() -> io::Result<()> {
+    match std::fs::write("/proc/self/autogroup", NICE.to_string()) {
+        // This kernel does not have it, or this process is of the session that the machine began with, which has no
+        // number of its own: there the threads' own counts.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
 }
