@@ -16,21 +16,27 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
 
 use mesh_types::Instant;
 use mesh_wire::gateway::{
-    self, Response, nat_pmp,
-    pcp::{self, Nonce},
+    self, Response,
+    pcp::Nonce,
     upnp::{self, Url},
 };
 
+mod answers;
 mod conversation;
+mod questions;
+mod view;
 
-use conversation::{Conversation, Outcome};
+use self::{
+    answers::Answers,
+    conversation::{Conversation, Outcome},
+};
+pub use view::{MappedView, MappingProtocol, MappingView, Unmapped};
 
 /// When questions are sent that nobody answered. A router on the same link answers within milliseconds, but
 /// for those that ask their own uplink; NAT-PMP's 64 seconds of patience are for modems that dial.
@@ -91,17 +97,6 @@ pub struct Gateway {
     pub local: Ipv4Addr,
 }
 
-/// By what a port was mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MappingProtocol {
-    /// PCP.
-    Pcp,
-    /// NAT-PMP.
-    NatPmp,
-    /// UPnP's Internet Gateway Device.
-    Upnp,
-}
-
 /// What the owner is to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayAsk {
@@ -122,51 +117,6 @@ pub enum GatewayAsk {
         /// The header `SOAPAction` and the body of a POST; `None`: it is a GET.
         soap: Option<(String, String)>,
     },
-}
-
-/// Why no port is mapped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unmapped {
-    /// The configuration says so.
-    SwitchedOff,
-    /// No real interface leads to a router by IPv4.
-    NoRouter,
-    /// This machine's own address is public.
-    NotNeeded(Ipv4Addr),
-    /// It is being asked for.
-    Asking,
-    /// The router answers none of the protocols.
-    Silent(Ipv4Addr),
-    /// The router refuses.
-    Refused(MappingProtocol, u16),
-    /// The router's own address is not public: what it maps, the next router does not.
-    BehindNat(Ipv4Addr),
-    /// What the router answered makes no sense.
-    Nonsense(MappingProtocol),
-    /// The router could not be asked by HTTP.
-    Http(String),
-    /// It was given back.
-    Released,
-}
-
-/// What is known of the mapping, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MappingView {
-    /// The router that is asked; `None`: none.
-    pub router: Option<Ipv4Addr>,
-    /// The mapping, or why there is none.
-    pub mapped: Result<MappedView, Unmapped>,
-}
-
-/// A mapping, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MappedView {
-    /// By what.
-    pub protocol: MappingProtocol,
-    /// Where this machine is reached.
-    pub external: SocketAddrV4,
-    /// When the lease ends; `None`: never.
-    pub until: Option<Instant>,
 }
 
 /// Keeps one UDP port of this machine mapped on its router. Without I/O.
@@ -226,15 +176,6 @@ struct Lease {
     until: Option<Instant>,
     /// Where UPnP is asked.
     service: Option<upnp::Service>,
-}
-
-/// What a router answered since it is being asked.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Why not by PCP.
-    no_pcp: Option<Unmapped>,
-    nat_pmp: Option<Result<Ipv4Addr, Unmapped>>,
-    upnp: Option<Result<Url, Unmapped>>,
 }
 
 impl PortMapper {
@@ -578,154 +519,6 @@ impl PortMapper {
         }
     }
 
-    fn handle_pcp(&mut self, response: pcp::Response, now: Instant) {
-        const PCP: MappingProtocol = MappingProtocol::Pcp;
-        match response {
-            pcp::Response::Announce { epoch } => self.compare_epoch(PCP, epoch, now),
-            pcp::Response::Mapped {
-                epoch,
-                nonce,
-                internal_port,
-                external,
-                lifetime_seconds,
-            } => {
-                if nonce != self.nonce || internal_port != self.port {
-                    return;
-                }
-                match &self.phase {
-                    Phase::Asking { .. } => {}
-                    Phase::Releasing { lease, .. } if lease.protocol == PCP => {
-                        if lifetime_seconds == 0 {
-                            self.phase = Phase::Resting(None);
-                        }
-                        return;
-                    }
-                    Phase::Resting(_)
-                    | Phase::NatPmp { .. }
-                    | Phase::Upnp(_)
-                    | Phase::Releasing { .. } => return,
-                }
-                let (Some(external), 1..) = (external, lifetime_seconds) else {
-                    self.answers.no_pcp = Some(Unmapped::Nonsense(PCP));
-                    return;
-                };
-                self.epoch = Some((PCP, epoch, now));
-                let lease = Lease {
-                    protocol: PCP,
-                    external,
-                    until: None,
-                    service: None,
-                };
-                self.granted(lease, Some(lifetime_seconds), now);
-            }
-            pcp::Response::Refused { result } => match &self.phase {
-                Phase::Asking { .. } => {
-                    self.answers
-                        .no_pcp
-                        .get_or_insert(Unmapped::Refused(PCP, result.into()));
-                }
-                Phase::Releasing { lease, .. } if lease.protocol == PCP => {
-                    self.phase = Phase::Resting(None);
-                }
-                Phase::Resting(_)
-                | Phase::NatPmp { .. }
-                | Phase::Upnp(_)
-                | Phase::Releasing { .. } => {}
-            },
-        }
-    }
-
-    fn handle_nat_pmp(&mut self, response: nat_pmp::Response, now: Instant) {
-        const NAT_PMP: MappingProtocol = MappingProtocol::NatPmp;
-        match response {
-            nat_pmp::Response::Address { epoch, external } => {
-                let moved = self.lease.as_ref().is_some_and(|lease| {
-                    lease.protocol == NAT_PMP && *lease.external.ip() != external
-                });
-                self.compare_epoch(NAT_PMP, epoch, now);
-                if moved {
-                    self.refresh(now);
-                }
-                let answer = if is_public(external) {
-                    Ok(external)
-                } else {
-                    Err(Unmapped::BehindNat(external))
-                };
-                self.answers.nat_pmp.get_or_insert(answer);
-            }
-            nat_pmp::Response::Mapped {
-                epoch,
-                internal_port,
-                external_port,
-                lifetime_seconds,
-            } => {
-                if internal_port != self.port {
-                    return;
-                }
-                match &self.phase {
-                    Phase::NatPmp { external, .. } => {
-                        let external = SocketAddrV4::new(*external, external_port);
-                        if lifetime_seconds == 0 {
-                            let reason = Unmapped::Nonsense(NAT_PMP);
-                            return self.refused_by_nat_pmp(reason, now);
-                        }
-                        self.epoch = Some((NAT_PMP, epoch, now));
-                        let lease = Lease {
-                            protocol: NAT_PMP,
-                            external,
-                            until: None,
-                            service: None,
-                        };
-                        self.granted(lease, Some(lifetime_seconds), now);
-                    }
-                    Phase::Releasing { lease, .. }
-                        if lease.protocol == NAT_PMP && lifetime_seconds == 0 =>
-                    {
-                        self.phase = Phase::Resting(None);
-                    }
-                    Phase::Resting(_)
-                    | Phase::Asking { .. }
-                    | Phase::Upnp(_)
-                    | Phase::Releasing { .. } => {}
-                }
-            }
-            nat_pmp::Response::Refused { result } => {
-                let unknown = result == nat_pmp::UNSUPPORTED_VERSION;
-                match &self.phase {
-                    // To the questions of PCP.
-                    Phase::Asking { .. } if unknown => {
-                        let reason = Unmapped::Refused(MappingProtocol::Pcp, result);
-                        self.answers.no_pcp.get_or_insert(reason);
-                    }
-                    Phase::Asking { .. } => {
-                        let reason = Unmapped::Refused(NAT_PMP, result);
-                        self.answers.nat_pmp.get_or_insert(Err(reason));
-                    }
-                    Phase::NatPmp { .. } if !unknown => {
-                        self.refused_by_nat_pmp(Unmapped::Refused(NAT_PMP, result), now);
-                    }
-                    Phase::Releasing { lease, .. } if lease.protocol == NAT_PMP => {
-                        self.phase = Phase::Resting(None);
-                    }
-                    Phase::NatPmp { .. }
-                    | Phase::Resting(_)
-                    | Phase::Upnp(_)
-                    | Phase::Releasing { .. } => {}
-                }
-            }
-        }
-    }
-
-    fn refused_by_nat_pmp(&mut self, reason: Unmapped, now: Instant) {
-        self.answers.nat_pmp = Some(Err(reason));
-        self.phase = Phase::Asking {
-            since: now,
-            sent: 0,
-            only: None,
-        };
-        self.run(now);
-    }
-
     /// A router mapped the port, for so many seconds or for good: judged, and kept or given back.
     fn granted(&mut self, mut lease: Lease, lifetime_seconds: Option<u32>, now: Instant) {
         let lifetime = lifetime_seconds.map(|seconds| Duration::from_secs(seconds.into()));
@@ -766,157 +559,6 @@ impl PortMapper {
             .unwrap_or(Unmapped::NoRouter);
         self.phase = Phase::Resting(Some(now + wait));
     }
-
-    /// Compares the router's clock with what it must be by now (RFC 6887 section 8.5).
-    fn compare_epoch(&mut self, protocol: MappingProtocol, epoch: u32, now: Instant) {
-        if self.protocol().is_some_and(|used| used != protocol) {
-            return;
-        }
-        let before = self.epoch.replace((protocol, epoch, now));
-        let Some((before_protocol, before, at)) = before else {
-            return;
-        };
-        let here = now.saturating_since(at).as_secs();
-        let lost = match epoch.checked_sub(before) {
-            Some(there) => {
-                let there = u64::from(there);
-                here + 2 < there - there / 16 || there + 2 < here - here / 16
-            }
-            // One that went back by a second counted in another way.
-            None => before - epoch > 1,
-        };
-        if lost && before_protocol == protocol && self.lease.is_some() {
-            self.refresh(now);
-        }
-    }
-
-    fn suggested(&self) -> SocketAddrV4 {
-        let none = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port);
-        self.external().unwrap_or(none)
-    }
-
-    fn ask_all(&mut self, only: Option<MappingProtocol>) {
-        let Some(gateway) = self.gateway else {
-            return;
-        };
-        let wanted = |protocol| only.is_none_or(|only| only == protocol);
-        if wanted(MappingProtocol::Pcp) && self.answers.no_pcp.is_none() {
-            let bytes = self.pcp_question(gateway.local, self.suggested(), seconds(LEASE));
-            self.send(gateway::PORT, bytes);
-        }
-        if wanted(MappingProtocol::NatPmp) && self.answers.nat_pmp.is_none() {
-            self.send(gateway::PORT, nat_pmp::address_request().to_vec());
-        }
-        if wanted(MappingProtocol::Upnp) && self.answers.upnp.is_none() {
-            let bytes = upnp::search().to_vec();
-            // To the router alone, which host firewalls know the answer of; and to the group, which some
-            // routers listen to only.
-            self.send(upnp::PORT, bytes.clone());
-            self.push(GatewayAsk::Datagram {
-                to: SocketAddrV4::new(upnp::GROUP, upnp::PORT),
-                bytes,
-            });
-        }
-    }
-
-    fn ask_nat_pmp(&mut self) {
-        let bytes = nat_pmp::map_request(self.port, self.suggested().port(), seconds(LEASE));
-        self.send(gateway::PORT, bytes.to_vec());
-    }
-
-    fn ask_whether_it_is_there(&mut self) {
-        let Some(gateway) = self.gateway else {
-            return;
-        };
-        match self.protocol() {
-            Some(MappingProtocol::Pcp) => {
-                self.send(gateway::PORT, pcp::announce_request(gateway.local).to_vec());
-            }
-            Some(MappingProtocol::NatPmp) => {
-                self.send(gateway::PORT, nat_pmp::address_request().to_vec());
-            }
-            Some(MappingProtocol::Upnp) | None => {}
-        }
-    }
-
-    fn ask_to_release(&mut self, lease: &Lease) {
-        let Some(gateway) = self.gateway else {
-            return;
-        };
-        match (lease.protocol, &lease.service) {
-            (MappingProtocol::Pcp, _) => {
-                let bytes = self.pcp_question(gateway.local, lease.external, 0);
-                self.send(gateway::PORT, bytes);
-            }
-            (MappingProtocol::NatPmp, _) => {
-                self.send(
-                    gateway::PORT,
-                    nat_pmp::map_request(self.port, 0, 0).to_vec(),
-                );
-            }
-            (MappingProtocol::Upnp, Some(service)) => {
-                let external_port = lease.external.port();
-                let soap = service.question(upnp::Action::Delete { external_port });
-                let id = self.next_id;
-                self.next_id += 1;
-                self.push(GatewayAsk::Http {
-                    id,
-                    url: service.url.clone(),
-                    soap: Some(soap),
-                });
-            }
-            (MappingProtocol::Upnp, None) => {}
-        }
-    }
-
-    fn pcp_question(&self, local: Ipv4Addr, external: SocketAddrV4, seconds: u32) -> Vec<u8> {
-        pcp::map_request(local, self.nonce, self.port, external, seconds).to_vec()
-    }
-
-    fn send(&mut self, port: u16, bytes: Vec<u8>) {
-        if let Some(gateway) = self.gateway {
-            self.push(GatewayAsk::Datagram {
-                to: SocketAddrV4::new(gateway.address, port),
-                bytes,
-            });
-        }
-    }
-
-    /// At most four a round: whoever drains the queue after each call never meets this bound.
-    fn push(&mut self, ask: GatewayAsk) {
-        const ASKS_MAX: usize = 32;
-        if self.asks.len() < ASKS_MAX {
-            self.asks.push_back(ask);
-        }
-    }
-}
-
-impl Answers {
-    /// Whether nothing more is to be expected.
-    fn is_refused(&self, only: Option<MappingProtocol>) -> bool {
-        let pcp = self.no_pcp.is_some();
-        let nat_pmp = matches!(self.nat_pmp, Some(Err(_)));
-        let upnp = matches!(self.upnp, Some(Err(_)));
-        match only {
-            Some(MappingProtocol::Pcp) => pcp,
-            Some(MappingProtocol::NatPmp) => nat_pmp,
-            Some(MappingProtocol::Upnp) => upnp,
-            None => pcp && nat_pmp && upnp,
-        }
-    }
-
-    /// The reason that says most: what a router refuses by the best protocol that it speaks.
-    fn worst(self) -> Option<Unmapped> {
-        let unknown = Unmapped::Refused(MappingProtocol::Pcp, nat_pmp::UNSUPPORTED_VERSION);
-        let nat_pmp = self.nat_pmp.and_then(Result::err);
-        let upnp = self.upnp.and_then(Result::err);
-        self.no_pcp
-            .filter(|reason| *reason != unknown)
-            .into_iter()
-            .chain(nat_pmp)
-            .chain(upnp)
-            .next()
-    }
 }
 
 /// What a mapping is asked for, by UPnP.
@@ -937,10 +579,6 @@ fn rounds(since: Instant, sent: &mut usize, rounds: &[Duration], now: Instant) -
     *sent > before
 }
 
-fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
-}
-
 /// Whether an address may be one of the internet's: none of a home, a carrier's inside, a link, a group or a
 /// future (RFC 6890). Those for documentation are let pass: they lead nowhere but in a laboratory.
 pub fn is_public(ip: Ipv4Addr) -> bool {
@@ -956,61 +594,6 @@ pub fn is_public(ip: Ipv4Addr) -> bool {
         || is_protocol
         || a == 0
         || a >= 224)
-}
-
-impl fmt::Display for MappingProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pcp => "PCP",
-            Self::NatPmp => "NAT-PMP",
-            Self::Upnp => "UPnP",
-        })
-    }
-}
-
-impl fmt::Display for Unmapped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SwitchedOff => f.write_str("switched off: `port_mapping = false`"),
-            Self::NoRouter => f.write_str("no interface leads to a router by IPv4"),
-            Self::NotNeeded(ip) => write!(f, "not needed: {ip} is public"),
-            Self::Asking => f.write_str("the router is being asked"),
-            Self::Silent(ip) => {
-                write!(
-                    f,
-                    "the router {ip} answers neither PCP nor NAT-PMP nor UPnP"
-                )
-            }
-            Self::Refused(protocol, code) => {
-                write!(f, "the router refuses, by {protocol} with {code}")?;
-                match meaning(*protocol, *code) {
-                    Some(meaning) => write!(f, " ({meaning})"),
-                    None => Ok(()),
-                }
-            }
-            Self::BehindNat(ip) => write!(
-                f,
-                "the router's own address {ip} is not public: it is behind a NAT itself"
-            ),
-            Self::Nonsense(protocol) => {
-                write!(f, "the router's answers by {protocol} make no sense")
-            }
-            Self::Http(reason) => write!(f, "the router cannot be asked by UPnP: {reason}"),
-            Self::Released => f.write_str("given back"),
-        }
-    }
-}
-
-fn meaning(protocol: MappingProtocol, code: u16) -> Option<&'static str> {
-    match (protocol, code) {
-        (MappingProtocol::Pcp | MappingProtocol::NatPmp, 1) => Some("unknown version"),
-        (MappingProtocol::Pcp | MappingProtocol::NatPmp, 2) => Some("not authorised"),
-        (MappingProtocol::NatPmp, 3) | (MappingProtocol::Pcp, 7) => Some("it has no network"),
-        (MappingProtocol::NatPmp, 4) | (MappingProtocol::Pcp, 8) => Some("out of ports"),
-        (MappingProtocol::Upnp, 606) => Some("not authorised"),
-        (MappingProtocol::Upnp, upnp::refusal::CONFLICT) => Some("the ports are taken"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Pure: bytes in, values out, and back. A parser never panics and never allocates more than its input.
 
 pub mod control;
+mod endpoint;
 pub mod gateway;
 pub mod reflect;
 pub mod relay;

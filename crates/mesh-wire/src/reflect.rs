@@ -18,7 +18,7 @@
 
 use std::net::SocketAddr;
 
-use crate::tunnel::{ENDPOINT_BYTES, emit_endpoint, parse_endpoint};
+use crate::endpoint::{ENDPOINT_BYTES, emit_endpoint, parse_endpoint};
 
 /// The length of a request, and of its answer.
 pub const REFLECT_BYTES: usize = 40;

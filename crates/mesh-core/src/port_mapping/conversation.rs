@@ -8,7 +8,7 @@ use std::{
 use mesh_types::Instant;
 use mesh_wire::gateway::upnp::{Action, Answer, Service, Url, refusal};
 
-use super::{LEASE, MappingProtocol, Port, Unmapped, is_public, seconds};
+use super::{LEASE, MappingProtocol, Port, Unmapped, is_public, questions::seconds};
 
 /// How long an answer may take; who asks gives up a second earlier.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);

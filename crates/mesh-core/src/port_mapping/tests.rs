@@ -1,6 +1,7 @@
+use mesh_wire::gateway::{nat_pmp, pcp};
 use proptest::prelude::*;
 
-use super::*;
+use super::{questions::seconds, *};
 
 const NONCE: [u8; 12] = [7; 12];
 const PORT: u16 = 4193;
