@@ -459,6 +459,10 @@ impl History {
                 if path.selected { ", selected" } else { "" },
             );
         }
+        for event in self.fleet.story(host, other).history {
+            let ago = now.saturating_since(event.at);
+            lines += &format!("    {ago:?} ago {:?}, {} times\n", event.what, event.times);
+        }
         lines
     }
 
@@ -483,7 +487,10 @@ impl History {
     }
 
     fn moons_of(&self, host: HostId) -> String {
-        let mut lines = String::new();
+        let mut lines = format!(
+            "  {host:?} asks moons, who relay for it: {:?}\n",
+            self.fleet.moons_of(host)
+        );
         for moon in self.fleet.moons() {
             lines += &format!(
                 "  {host:?} and moon {moon:?}, {}: {:?}, {:?}\n",

@@ -5,7 +5,7 @@
 //! it late, and late is no better here. A stream is not told that its host has moved; it ends when nothing came
 //! by it for a minute, as the agent's do.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use mesh_core::{Carrier, StreamId};
 use mesh_types::Instant;
@@ -63,7 +63,8 @@ struct Dial {
 struct Connection {
     client: HostId,
     moon: HostId,
-    pipe: Pipe,
+    /// The address that it was opened from.
+    source: IpAddr,
     /// Whether the moon has heard of it.
     accepted: bool,
     /// When each end, the client first, last heard of the other, and when what was sent to it last arrives.
@@ -155,10 +156,9 @@ impl Streams {
             return;
         };
         let to_moon = connection.client == host;
-        if !connection.passes(stream.carrier, underlay) {
+        let Some(pipe) = connection.pipe(stream.carrier, underlay) else {
             return;
-        }
-        let pipe = connection.pipe;
+        };
         let mut delay = pipe.latency;
         let mut pause = RETRANSMIT;
         for _ in 0..RETRANSMITS_MAX {
@@ -306,7 +306,7 @@ impl Streams {
         let connection = Connection {
             client: host,
             moon,
-            pipe,
+            source: pipe.source,
             accepted: false,
             heard: [now; 2],
             arrives: [now; 2],
@@ -344,11 +344,11 @@ impl Dial {
 }
 
 impl Connection {
-    /// Whether its segments get through: from the address that it was opened from.
-    fn passes(&self, carrier: Carrier, underlay: &Underlay) -> bool {
+    /// What its segments get through now; `None`: not from the address that it was opened from.
+    fn pipe(&self, carrier: Carrier, underlay: &Underlay) -> Option<Pipe> {
         underlay
             .pipe(self.client, self.moon, carrier)
-            .is_some_and(|pipe| pipe.source == self.pipe.source)
+            .filter(|pipe| pipe.source == self.source)
     }
 
     fn over(&self) -> Instant {
