@@ -119,7 +119,7 @@ impl Table {
         if let Some(way) = self.0.get_mut(&via) {
             way.heard |= origin == Origin::Heard;
             // What did not answer before may do so now that the peer speaks of it again.
-            if way.rtt.is_none() && way.burst.is_none() && origin != Origin::Moon {
+            if !way.serves() && way.burst.is_none() && origin != Origin::Moon {
                 way.burst = Some((now, 0));
             }
             return false;
@@ -161,11 +161,16 @@ impl Table {
         since: Option<Instant>,
     ) -> Option<Via> {
         self.iter()
-            .filter(|(via, way)| {
-                Some(**via) != selected && way.is_proven() && way.answered >= since
-            })
-            .filter(|(_, way)| way.answered.is_some())
+            .filter(|(via, way)| Some(**via) != selected && way.serves() && way.answered >= since)
             .min_by_key(|(via, way)| (rank(**via), way.rtt))
+            .map(|(via, _)| *via)
+    }
+
+    /// The fastest of the relays that ever answered.
+    pub(super) fn best_relay(&self) -> Option<Via> {
+        self.iter()
+            .filter(|(via, way)| via.is_relay() && way.is_proven())
+            .min_by_key(|(_, way)| (!way.serves(), way.rtt))
             .map(|(via, _)| *via)
     }
 
@@ -262,6 +267,11 @@ impl Way {
 
     pub(super) const fn is_proven(&self) -> bool {
         self.rtt.is_some()
+    }
+
+    /// Whether it is proven, and since the network last changed.
+    pub(super) const fn serves(&self) -> bool {
+        self.is_proven() && self.answered.is_some()
     }
 
     pub(super) fn probed(&mut self, now: Instant) {

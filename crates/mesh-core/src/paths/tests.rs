@@ -35,6 +35,7 @@ struct Pair {
     silent_since: Option<Instant>,
     sent: Vec<(Instant, Via)>,
     runs: usize,
+    handshakes: usize,
 }
 
 impl Pair {
@@ -48,6 +49,7 @@ impl Pair {
             silent_since: None,
             sent: Vec::new(),
             runs: 0,
+            handshakes: 0,
         }
     }
 
@@ -68,6 +70,7 @@ impl Pair {
             self.runs += 1;
             let facts = self.facts();
             let due = self.paths.run(&facts, self.now);
+            self.handshakes += usize::from(due.handshake);
             let foretold = self.paths.run_predict(Part::Many, own, &facts, self.now);
             assert_eq!(foretold, None, "nobody asks");
             for via in due.openers.into_iter().chain(due.probes) {
@@ -324,6 +327,63 @@ fn an_idle_pair_on_another_network_does_not_wake_for_relays_that_did_not_answer_
     let runs = pair.runs;
     pair.run_to(at(200_000));
     assert!(pair.runs <= runs + 2, "{} runs", pair.runs - runs);
+}
+
+#[test]
+fn an_idle_pair_on_another_network_falls_back_on_a_relay_that_was_not_asked_there() {
+    let mut pair = relayed();
+    pair.run_to(at(70_000));
+    pair.paths.network_changed(at(70_000));
+    pair.paths.established(straight(1), None, at(70_020));
+    pair.run_to(at(200_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    assert_eq!(pair.since(at(70_000)), 0);
+}
+
+#[test]
+fn a_straight_way_that_was_kept_over_a_pause_is_settled_by_a_handshake() {
+    let mut pair = Pair::new();
+    pair.answers.insert(straight(1), millis(20));
+    pair.traffic = None;
+    pair.paths.established(straight(1), None, at(0));
+    pair.run_to(at(100_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (0, false));
+    pair.traffic = Some(at(100_000));
+    pair.run_to(at(100_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (1, true));
+    pair.paths.established(straight(1), None, at(100_020));
+    pair.run_to(at(130_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (1, false));
+}
+
+#[test]
+fn what_a_way_owes_it_does_not_owe_after_a_pause() {
+    let mut pair = relayed();
+    pair.run_to(at(5_000));
+    pair.answers.remove(&straight(1));
+    pair.traffic = Some(at(6_500));
+    pair.silent_since = Some(at(5_000));
+    pair.run_to(at(100_000));
+    assert_eq!(pair.paths.selected(), Some(relay(1)));
+    pair.answers.insert(straight(1), millis(20));
+    pair.traffic = Some(at(100_000));
+    pair.run_to(at(100_100));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
+}
+
+#[test]
+fn a_way_of_an_earlier_network_is_probed_when_the_peer_is_heard_by_it() {
+    let mut pair = relayed();
+    pair.run_to(at(1_000));
+    pair.answers.remove(&straight(1));
+    pair.paths.network_changed(at(1_000));
+    pair.paths
+        .established(relay(1), Some(millis(60)), at(1_000));
+    pair.run_to(at(8_000));
+    pair.answers.insert(straight(1), millis(20));
+    pair.paths.heard(straight(1), &pair.facts(), at(8_000));
+    pair.run_to(at(8_100));
+    assert_eq!(pair.paths.selected(), Some(straight(1)));
 }
 
 #[test]
