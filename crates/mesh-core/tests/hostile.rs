@@ -16,9 +16,20 @@ fn attacker() -> SocketAddr {
     SocketAddr::from(([203, 0, 113, 66], 666))
 }
 
+/// Two agents that speak this to each other, and know where the other is.
+fn pair(seed: u8, protocol: Protocol) -> Network {
+    let mut network = Network::with_peers(seed, 2, true, protocol);
+    network.tell_endpoint(0, 1);
+    network.tell_endpoint(1, 0);
+    network
+}
+
 /// A connected pair whose datagrams were all seen by the attacker.
 fn watched(seed: u8) -> (Network, Vec<(SocketAddr, Vec<u8>)>) {
-    let mut network = Network::pair(seed);
+    watched_by(pair(seed, Protocol::Wireguard))
+}
+
+fn watched_by(mut network: Network) -> (Network, Vec<(SocketAddr, Vec<u8>)>) {
     network.trace = Some(Vec::new());
     assert!(network.reaches(0, 1, SHORT));
     assert!(network.reaches(1, 0, SHORT));
@@ -118,12 +129,18 @@ fn a_copy_that_came_by_a_one_way_path_does_not_keep_the_answer_from_the_others()
 
 #[test]
 fn every_changed_bit_of_a_handshake_is_noticed() {
-    let (_, seen) = watched(3);
+    for protocol in [Protocol::Wireguard, Protocol::MeshAes] {
+        every_changed_bit_is_noticed(protocol);
+    }
+}
+
+fn every_changed_bit_is_noticed(protocol: Protocol) {
+    let (_, seen) = watched_by(pair(3, protocol));
     for (length, target) in [(INITIATION_BYTES, 1), (RESPONSE_BYTES, 0)] {
         let (_, datagram) = seen.iter().find(|(_, d)| d.len() == length).unwrap();
         // Up to mac2, which is not looked at while there is no load.
         for bit in 0..(length - 16) * 8 {
-            let mut network = Network::pair(3);
+            let mut network = pair(3, protocol);
             if target == 0 {
                 // The same seed makes the same initiation, which the response answers.
                 network.send(0, 1);
@@ -138,7 +155,7 @@ fn every_changed_bit_of_a_handshake_is_noticed() {
             assert!(view.last_handshake.is_none());
         }
         // And the message itself would have been taken.
-        let mut network = Network::pair(3);
+        let mut network = pair(3, protocol);
         if target == 0 {
             network.send(0, 1);
         }
