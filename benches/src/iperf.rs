@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, ping::Pinger, wait_until};
 
 use crate::{
+    memory,
     samples::{Samples, median},
     wireguard_go,
 };
@@ -27,6 +28,9 @@ const ROUNDS: usize = 5;
 const SECONDS: &str = "3";
 const MACHINES: [&str; 2] = ["galena", "pyrite"];
 const STREAMS: [usize; 2] = [1, 4];
+
+/// Of a packet that a program hands over by itself, as calls and games do.
+const SMALL_BYTES: &str = "64";
 
 /// The mesh's own MTU until it has measured, and `wireguard-go`'s default.
 const MTUS: [u32; 2] = [1280, 1420];
@@ -103,6 +107,24 @@ pub(crate) fn run(program: &Path, others: &[PathBuf]) -> anyhow::Result<()> {
             );
         }
     }
+    let mut rates: Vec<Vec<f64>> = tunnels.iter().map(|_| Vec::new()).collect();
+    for _ in 0..ROUNDS {
+        for (tunnel, rates) in tunnels.iter().zip(&mut rates) {
+            rates.push(small_packets(&fleets[tunnel.fleet], tunnel.to)?);
+        }
+    }
+    println!(
+        "UDP, {SMALL_BYTES} bytes each, as many as one program sends; and memory after all this:"
+    );
+    for (tunnel, rates) in tunnels.iter().zip(rates) {
+        println!(
+            "  {}: {:.0} packets/s arrive; both daemons have {:.1} MB, {:.1} of them their own",
+            tunnel.name,
+            median(rates),
+            megabytes(tunnel, "VmRSS:")?,
+            megabytes(tunnel, "RssAnon:")?,
+        );
+    }
     drop(yardsticks);
     fleets.iter_mut().try_for_each(Fleet::stop)
 }
@@ -167,19 +189,47 @@ fn ping(pinger: &Pinger, to: Ipv6Addr, is_over: &AtomicBool) -> anyhow::Result<V
 
 /// Bits per second and bytes that arrive.
 fn load(fleet: &Fleet, to: Ipv6Addr, streams: usize) -> anyhow::Result<(f64, f64)> {
+    let answer = iperf3(fleet, to, &["--parallel", &streams.to_string()])?;
+    let figure = |name| figure(&answer["sum_received"], name);
+    Ok((figure("bits_per_second")?, figure("bytes")?))
+}
+
+/// Packets of a program that arrive in a second.
+fn small_packets(fleet: &Fleet, to: Ipv6Addr) -> anyhow::Result<f64> {
+    // 0: as fast as it can.
+    let udp = ["--udp", "--bitrate", "0", "--length", SMALL_BYTES];
+    let answer = iperf3(fleet, to, &udp)?;
+    let figure = |name| figure(&answer["sum"], name);
+    Ok((figure("packets")? - figure("lost_packets")?) / figure("seconds")?)
+}
+
+/// What iperf3 says at the end.
+fn iperf3(fleet: &Fleet, to: Ipv6Addr, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
     // The server may be starting, or still be with the last one.
     wait_until(DAEMON_PATIENCE, || {
         let mut command = Command::new("iperf3");
         command.args(["--client", &to.to_string(), "--time", SECONDS, "--json"]);
-        command.args(["--parallel", &streams.to_string()]);
+        command.args(arguments);
         let output = fleet.run_on(MACHINES[0], &mut command)?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let received = &answer["end"]["sum_received"];
-        let figure = |name: &str| received[name].as_f64();
-        figure("bits_per_second")
-            .zip(figure("bytes"))
-            .with_context(|| format!("iperf3: {}", answer["error"]))
+        let mut answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let error = answer["error"].take();
+        anyhow::ensure!(error.is_null(), "iperf3: {error}");
+        Ok(answer["end"].take())
     })
+}
+
+fn figure(sum: &serde_json::Value, name: &str) -> anyhow::Result<f64> {
+    let figure = sum[name].as_f64();
+    figure.with_context(|| format!("iperf3 says nothing of `{name}`"))
+}
+
+/// What both daemons have in memory, by a line of `/proc/PID/status`.
+fn megabytes(tunnel: &Tunnel, line: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for pid in tunnel.daemons {
+        sum += memory::megabytes(pid, line)?;
+    }
+    Ok(sum)
 }
 
 /// What both daemons have used, the kernel's work for them among it.

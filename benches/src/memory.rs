@@ -8,6 +8,8 @@ use mesh_lab::{Fleet, fleet::DAEMON_PATIENCE};
 
 use crate::samples::median;
 
+const RESIDENT: &str = "VmRSS:";
+
 pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
     let mut fleet = Fleet::reference(program)?;
     fleet.start()?;
@@ -16,9 +18,9 @@ pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
     fleet.ping_all(&names, DAEMON_PATIENCE)?;
     let agents = names
         .iter()
-        .map(|name| resident_megabytes(fleet.agent_process(name)?.id()))
+        .map(|name| megabytes(fleet.agent_process(name)?.id(), RESIDENT))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let controller = resident_megabytes(fleet.controller_process()?.id())?;
+    let controller = megabytes(fleet.controller_process()?.id(), RESIDENT)?;
     println!(
         "resident memory: agent {:.1} MB (median of {}), controller {controller:.1} MB",
         median(agents),
@@ -27,12 +29,13 @@ pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
     fleet.stop()
 }
 
-fn resident_megabytes(pid: u32) -> anyhow::Result<f64> {
+/// What a line of `/proc/PID/status` says.
+pub(crate) fn megabytes(pid: u32, line: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let found = status.lines().find_map(|it| it.strip_prefix(line));
+    let kilobytes = found.and_then(|it| it.trim().strip_suffix(" kB"));
     let kilobytes: f64 = kilobytes
-        .context("a process without VmRSS")?
+        .with_context(|| format!("a process without {line}"))?
         .trim()
         .parse()?;
     Ok(kilobytes * 1024.0 / 1e6)

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | QUIC to a moon | [`HEAD_START`] after a start or a change of the network, if UDP reaches none |
 //! | QUIC to it | at once when UDP reaches no moon any more: that was waited for already |
-//! | TLS to it | [`QUIC_HEAD_START`] later, at once if QUIC failed; never while QUIC is open |
+//! | TLS to it | [`QUIC_HEAD_START`] later, at once if QUIC failed; never while QUIC reaches it |
+//! | TLS beside QUIC that is open | [`QUIC_HEAD_START`] after the moon ceased to answer, [`OPENED`] after QUIC opened if it does not answer at all |
 //! | both again | after [`PAUSE`], doubled each time; within [`WANTED`] if somebody is wanted |
 //! | QUIC again, TLS being open | after [`UPGRADE`], doubled each time |
 //! | TLS is closed | once the moon is reached by QUIC |
@@ -28,6 +29,10 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// first packet may cost before the heavier of the two is tried; and all that QUIC costs those who have TLS
 /// alone.
 const QUIC_HEAD_START: Duration = Duration::from_millis(200);
+
+/// What a moon is given to relay by QUIC that has just opened: a handshake and a grant over a slow line, or once more
+/// after a loss.
+const OPENED: Duration = Duration::from_secs(2);
 
 /// Between attempts, doubled up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -74,7 +79,7 @@ struct Moon {
     /// When the next attempt begins, if there is no connection by then.
     next: Instant,
     pause: Duration,
-    /// When TLS is dialled behind QUIC.
+    /// When TLS is dialled behind QUIC, which is dialled or open, unless that reaches the moon.
     tls_at: Option<Instant>,
     /// When QUIC is tried again beside TLS, and how long after that once more.
     upgrade: (Instant, Duration),
@@ -134,12 +139,9 @@ impl Dialler {
 
     /// A connection is open: one that nobody wants any more is closed.
     pub fn opened(&mut self, moon: &WireguardPublicKey, carrier: Carrier, now: Instant) {
-        let line = self
-            .moons
-            .get_mut(moon)
-            .and_then(|moon| moon.lines.get_mut(&carrier));
-        match line {
-            Some(line) => *line = Line::Open,
+        let dialled = self.moons.get_mut(moon);
+        match dialled.filter(|moon| moon.lines.contains_key(&carrier)) {
+            Some(moon) => moon.opened(carrier, now),
             None => self.dials.push_back(Dial::Close(*moon, carrier)),
         }
         self.run(now);
@@ -224,7 +226,27 @@ impl Moon {
         if self.reached.is_some() {
             self.begin(now);
         }
+        if reached.is_some() {
+            self.tls_at = None;
+        } else if self.reached.is_some() {
+            self.doubt_quic(now + QUIC_HEAD_START);
+        }
         self.reached = reached;
+    }
+
+    /// Has TLS dialled at `at`, if QUIC is open and the moon does not answer by it until then: it may have been open
+    /// before UDP ceased to pass.
+    fn doubt_quic(&mut self, at: Instant) {
+        if self.is(Carrier::Quic, Line::Open) && !self.is(Carrier::Tls, Line::Open) {
+            self.tls_at = Some(at);
+        }
+    }
+
+    fn opened(&mut self, carrier: Carrier, now: Instant) {
+        self.lines.insert(carrier, Line::Open);
+        if carrier == Carrier::Quic && self.reached.is_none() {
+            self.doubt_quic(now + OPENED);
+        }
     }
 
     fn is(&self, carrier: Carrier, line: Line) -> bool {
@@ -236,13 +258,13 @@ impl Moon {
         lines.filter(|(_, line)| *line == Line::Dialling).collect()
     }
 
-    /// TLS that QUIC has taken the place of.
+    /// TLS that QUIC has taken the place of, or may still do so.
     fn superseded(&self) -> BTreeMap<Carrier, Line> {
         let by_quic =
             matches!(self.reached, Some(Remote::Stream(id)) if id.carrier == Carrier::Quic);
         let tls = self.lines.get(&Carrier::Tls).filter(|line| {
-            let dialling = **line == Line::Dialling;
-            self.is(Carrier::Quic, Line::Open) && (dialling || by_quic)
+            let early = **line == Line::Dialling && self.tls_at.is_some();
+            self.is(Carrier::Quic, Line::Open) && (early || by_quic)
         });
         tls.map(|line| (Carrier::Tls, *line)).into_iter().collect()
     }
@@ -257,8 +279,11 @@ impl Moon {
         if idle && before.is_some() {
             self.next = self.after_pause(now);
         }
-        // It broke while QUIC is dialled, which may take long to fail.
-        if before == Some(Line::Open) && self.is(Carrier::Quic, Line::Dialling) {
+        // It broke while QUIC is dialled, which may take long to fail, or is open and as good as not.
+        let broke = before == Some(Line::Open) && self.is(Carrier::Quic, Line::Dialling);
+        let failed =
+            before.is_some() && self.is(Carrier::Quic, Line::Open) && self.reached.is_none();
+        if carrier == Carrier::Tls && (broke || failed) {
             self.tls_at = Some(self.after_pause(now));
         }
     }
@@ -272,9 +297,6 @@ impl Moon {
     /// What is to be dialled, one at a time: no two are due at once.
     fn run(&mut self, now: Instant) -> Option<Carrier> {
         let mut dial = None;
-        if self.is(Carrier::Quic, Line::Open) {
-            self.tls_at = None;
-        }
         if self.tls_at.is_some_and(|at| at <= now) {
             self.tls_at = None;
             dial = Some(Carrier::Tls);

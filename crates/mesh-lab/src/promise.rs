@@ -234,7 +234,11 @@ impl Promise {
                 let talk = pair.talk()?;
                 pair.wait_path(PathKind::Direct)?;
                 let since = self.happen(&mut pair)?;
-                Ok(talk.longest_gap(since, LOOK))
+                let gap = talk.longest_gap(since, LOOK);
+                if gap > self.bound() {
+                    pair.explain();
+                }
+                Ok(gap)
             }
         }
     }
@@ -326,6 +330,25 @@ impl Pair {
             homes,
             elsewhere,
         })
+    }
+
+    /// Prints what each of the pair tells of the other.
+    #[expect(clippy::print_stderr, reason = "a figure alone says nothing of why")]
+    fn explain(&self) {
+        for (name, other) in [(PAIR[0], PAIR[1]), (PAIR[1], PAIR[0])] {
+            match self.why(name, other) {
+                Ok(story) => eprintln!("{name}: {story}"),
+                Err(error) => eprintln!("{name} does not say why: {error:#}"),
+            }
+        }
+    }
+
+    fn why(&self, name: &str, other: &str) -> anyhow::Result<String> {
+        let socket = self.fleet.files(name)?.agent_socket();
+        let socket = socket.to_str().context("a path that is no text")?;
+        let arguments = ["why", other, "--socket", socket];
+        let output = self.fleet.mesh(name, &arguments)?;
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Starts all agents, and waits until the moons relay for the pair, and for each other.

@@ -180,6 +180,66 @@ fn where_udp_ceases_to_reach_any_moon_quic_is_dialled_at_once() {
 }
 
 #[test]
+fn quic_that_was_open_before_udp_ceased_to_pass_does_not_keep_tls_away() {
+    let mut run = Run::unreached();
+    run.to(at(350));
+    run.opened(Carrier::Quic);
+    run.reached(Some(stream(Carrier::Quic)));
+    run.to(at(1_000));
+    run.reached(Some(udp()));
+    run.to(at(5_000));
+    run.reached(None);
+    run.to(at(6_000));
+    assert_eq!(
+        run.take_log(),
+        [
+            open(300, moon(1), Carrier::Quic),
+            open(5_200, moon(1), Carrier::Tls)
+        ]
+    );
+    // It is left alone while it is dialled and while it serves, and tried again where it fails.
+    run.ended(Carrier::Tls);
+    run.to(at(7_000));
+    assert_eq!(run.take_log(), [open(7_000, moon(1), Carrier::Tls)]);
+    run.opened(Carrier::Tls);
+    run.reached(Some(stream(Carrier::Tls)));
+    run.ended(Carrier::Quic);
+    run.to(at(50_000));
+    assert_eq!(run.take_log(), []);
+}
+
+#[test]
+fn where_quic_still_serves_when_udp_does_not_tls_is_not_dialled() {
+    let mut run = Run::unreached();
+    run.to(at(350));
+    run.opened(Carrier::Quic);
+    run.reached(Some(udp()));
+    run.to(at(5_000));
+    run.reached(None);
+    run.to(at(5_100));
+    run.reached(Some(stream(Carrier::Quic)));
+    run.to(at(100_000));
+    assert_eq!(run.take_log(), [open(300, moon(1), Carrier::Quic)]);
+}
+
+#[test]
+fn quic_that_opens_and_leads_to_no_relay_is_followed_by_tls() {
+    let mut run = Run::unreached();
+    run.to(at(510));
+    run.opened(Carrier::Quic);
+    run.to(at(10_000));
+    assert_eq!(
+        run.take_log(),
+        [
+            open(300, moon(1), Carrier::Quic),
+            open(500, moon(1), Carrier::Tls),
+            close(510, moon(1), Carrier::Tls),
+            open(2_510, moon(1), Carrier::Tls)
+        ]
+    );
+}
+
+#[test]
 fn tls_under_way_is_given_up_once_quic_is_open() {
     let mut run = Run::unreached();
     run.to(at(600));
