@@ -408,11 +408,10 @@ impl PortMapper {
                 self.choose(since, only, now);
             }
             Phase::NatPmp { since, sent, .. } => {
-                let over = now >= *since + ASKING_MAX;
-                if rounds(*since, sent, &ROUNDS, now) {
-                    self.ask_nat_pmp();
-                } else if over {
+                if now >= *since + ASKING_MAX {
                     self.refused_by_nat_pmp(Unmapped::Nonsense(MappingProtocol::NatPmp), now);
+                } else if rounds(*since, sent, &ROUNDS, now) {
+                    self.ask_nat_pmp();
                 }
             }
             Phase::Upnp(conversation) => {

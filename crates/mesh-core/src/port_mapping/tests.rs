@@ -646,3 +646,19 @@ proptest! {
         prop_assert!(world.asks as u64 <= 100 * (1 + seconds / 10), "{} in {seconds} s", world.asks);
     }
 }
+
+#[test]
+fn a_timer_that_comes_late_leaves_nothing_due() {
+    let mut mapper = PortMapper::new(NONCE, PORT);
+    let mut now = Instant::from_micros(50_000_000);
+    mapper.set_gateway(Ok(GATEWAY), now);
+    let address = [&[0, 128, 0, 0][..], &[0; 4], &OUTSIDE.octets()].concat();
+    mapper.handle_datagram(SocketAddrV4::new(ROUTER, gateway::PORT), &address, now);
+    now = now + PATIENCE_PCP;
+    mapper.handle_timeout(now);
+    assert!(matches!(mapper.phase, Phase::NatPmp { .. }));
+    // The machine slept, or was busy.
+    now = now + Duration::from_secs(60);
+    mapper.handle_timeout(now);
+    assert!(mapper.poll_timeout().is_none_or(|at| at > now));
+}
