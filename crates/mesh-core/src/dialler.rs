@@ -279,11 +279,13 @@ impl Moon {
         if idle && before.is_some() {
             self.next = self.after_pause(now);
         }
-        // It broke while QUIC is dialled, which may take long to fail, or is open and as good as not.
-        let broke = before == Some(Line::Open) && self.is(Carrier::Quic, Line::Dialling);
-        let failed =
-            before.is_some() && self.is(Carrier::Quic, Line::Open) && self.reached.is_none();
-        if carrier == Carrier::Tls && (broke || failed) {
+        // TLS is not to wait for QUIC, which may take long to fail, or is open and as good as not.
+        let again = match self.lines.get(&Carrier::Quic) {
+            Some(Line::Dialling) => before == Some(Line::Open),
+            Some(Line::Open) => before.is_some() && self.reached.is_none(),
+            None => false,
+        };
+        if again {
             self.tls_at = Some(self.after_pause(now));
         }
     }

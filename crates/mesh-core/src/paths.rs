@@ -448,8 +448,8 @@ impl Paths {
     }
 
     fn cold_due(&self, facts: &Facts) -> Option<Instant> {
-        let is_due = self.is_straight() && self.ways.best_relay().is_some();
-        facts.traffic.filter(|_| is_due).map(|at| at + WARM)
+        let may_let_go = self.is_straight() && self.ways.best_relay().is_some();
+        facts.traffic.filter(|_| may_let_go).map(|at| at + WARM)
     }
 
     /// Chooses the best of the other ways that answered, at or after `since` if given.

@@ -374,6 +374,11 @@ impl PortMapper {
         if let (Some(MappingProtocol::Upnp), Some(service)) = (only, service) {
             return self.converse(|port| Conversation::renew(service, port), now);
         }
+        self.begin_asking(only, now);
+    }
+
+    /// Asks for what has not answered since [`PortMapper::ask`].
+    fn begin_asking(&mut self, only: Option<MappingProtocol>, now: Instant) {
         self.phase = Phase::Asking {
             since: now,
             sent: 0,
@@ -483,13 +488,11 @@ impl PortMapper {
     fn go_on(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Ask(url, soap) => {
-                let id = self.next_id;
-                self.next_id += 1;
+                let id = self.ask_http(url, soap);
                 if let Phase::Upnp(conversation) = &mut self.phase {
                     conversation.id = id;
                     conversation.deadline = now + conversation::PATIENCE;
                 }
-                self.push(GatewayAsk::Http { id, url, soap });
             }
             Outcome::Mapped {
                 service,
@@ -498,22 +501,15 @@ impl PortMapper {
             } => {
                 let lifetime = Some(lifetime_seconds).filter(|seconds| *seconds > 0);
                 let lease = Lease {
-                    protocol: MappingProtocol::Upnp,
-                    external,
-                    until: None,
                     service: Some(service),
+                    ..Lease::new(MappingProtocol::Upnp, external)
                 };
                 self.granted(lease, lifetime, now);
             }
             Outcome::Failed(reason) => {
                 // What is left may answer yet, also to a renewal that failed.
                 self.answers.upnp = Some(Err(reason));
-                self.phase = Phase::Asking {
-                    since: now,
-                    sent: 0,
-                    only: None,
-                };
-                self.run(now);
+                self.begin_asking(None, now);
             }
         }
     }
@@ -557,6 +553,18 @@ impl PortMapper {
             .or(router.map(Unmapped::Silent))
             .unwrap_or(Unmapped::NoRouter);
         self.phase = Phase::Resting(Some(now + wait));
+    }
+}
+
+impl Lease {
+    /// One that has no end until [`PortMapper::granted`] knows it.
+    const fn new(protocol: MappingProtocol, external: SocketAddrV4) -> Self {
+        Self {
+            protocol,
+            external,
+            until: None,
+            service: None,
+        }
     }
 }
 

@@ -166,7 +166,7 @@ impl Table {
             .map(|(via, _)| *via)
     }
 
-    /// The fastest of the relays that ever answered.
+    /// The fastest of the relays that answered on this network, or else of those that ever did.
     pub(super) fn best_relay(&self) -> Option<Via> {
         self.iter()
             .filter(|(via, way)| via.is_relay() && way.is_proven())

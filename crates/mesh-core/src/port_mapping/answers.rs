@@ -77,13 +77,7 @@ impl PortMapper {
                     return;
                 };
                 self.epoch = Some((PCP, epoch, now));
-                let lease = Lease {
-                    protocol: PCP,
-                    external,
-                    until: None,
-                    service: None,
-                };
-                self.granted(lease, Some(lifetime_seconds), now);
+                self.granted(Lease::new(PCP, external), Some(lifetime_seconds), now);
             }
             pcp::Response::Refused { result } => match &self.phase {
                 Phase::Asking { .. } => {
@@ -137,12 +131,7 @@ impl PortMapper {
                             return self.refused_by_nat_pmp(reason, now);
                         }
                         self.epoch = Some((NAT_PMP, epoch, now));
-                        let lease = Lease {
-                            protocol: NAT_PMP,
-                            external,
-                            until: None,
-                            service: None,
-                        };
+                        let lease = Lease::new(NAT_PMP, external);
                         self.granted(lease, Some(lifetime_seconds), now);
                     }
                     Phase::Releasing { lease, .. }
@@ -185,12 +174,7 @@ impl PortMapper {
 
     pub(super) fn refused_by_nat_pmp(&mut self, reason: Unmapped, now: Instant) {
         self.answers.nat_pmp = Some(Err(reason));
-        self.phase = Phase::Asking {
-            since: now,
-            sent: 0,
-            only: None,
-        };
-        self.run(now);
+        self.begin_asking(None, now);
     }
 
     /// Compares the router's clock with what it must be by now (RFC 6887 section 8.5).

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_wire::gateway::{self, nat_pmp, pcp, upnp};
+use mesh_wire::gateway::{
+    self, nat_pmp, pcp,
+    upnp::{self, Url},
+};
 
 use super::{GatewayAsk, LEASE, Lease, MappingProtocol, PortMapper};
 
@@ -77,13 +80,7 @@ impl PortMapper {
             (MappingProtocol::Upnp, Some(service)) => {
                 let external_port = lease.external.port();
                 let soap = service.question(upnp::Action::Delete { external_port });
-                let id = self.next_id;
-                self.next_id += 1;
-                self.push(GatewayAsk::Http {
-                    id,
-                    url: service.url.clone(),
-                    soap: Some(soap),
-                });
+                self.ask_http(service.url.clone(), Some(soap));
             }
             (MappingProtocol::Upnp, None) => {}
         }
@@ -102,8 +99,16 @@ impl PortMapper {
         }
     }
 
+    /// Returns what the answer comes with.
+    pub(super) fn ask_http(&mut self, url: Url, soap: Option<(String, String)>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.push(GatewayAsk::Http { id, url, soap });
+        id
+    }
+
     /// At most four a round: whoever drains the queue after each call never meets this bound.
-    pub(super) fn push(&mut self, ask: GatewayAsk) {
+    fn push(&mut self, ask: GatewayAsk) {
         const ASKS_MAX: usize = 32;
         if self.asks.len() < ASKS_MAX {
             self.asks.push_back(ask);
