@@ -10,10 +10,9 @@ const SHORT: Duration = Duration::from_millis(200);
 
 /// Two agents, of which each begins with the protocol that its own roster gives it.
 fn agents(seed: u8, protocols: [Protocol; 2]) -> Network {
-    let mut network = Network::new(seed, 2);
+    let mut network = Network::pair(seed);
     for (i, protocol) in protocols.into_iter().enumerate() {
         network.introduce_all_to(i, true, protocol);
-        network.tell_endpoint(i, 1 - i);
     }
     network
 }
@@ -45,7 +44,7 @@ fn rosters_of_different_age_cost_no_packet() {
             assert_eq!(a, b);
             assert!(protocols.map(Some).contains(&a), "{a:?}");
         }
-        // Node 0 asked first. A new roster counts from the next session on, and takes none away.
+        // A new roster counts from the next session on, and takes none away.
         network.introduce_all_to(0, true, new);
         network.introduce_all_to(1, true, new);
         for _ in 0..300 {

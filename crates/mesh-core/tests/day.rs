@@ -47,9 +47,7 @@ impl Direction {
 
 /// Lets a day pass; returns what became of each direction and how many sessions there were.
 fn a_day(protocol: Protocol, quality: LinkQuality) -> ([Direction; 2], usize) {
-    let mut network = Network::with_peers(1, 2, true, protocol);
-    network.tell_endpoint(0, 1);
-    network.tell_endpoint(1, 0);
+    let mut network = Network::pair_with(1, true, protocol);
     network.quality = quality;
     let mut directions = <[Direction; 2]>::default();
     let mut sessions = 0;

@@ -19,9 +19,7 @@ fn seconds(seconds: u64) -> Duration {
 
 /// A pair with a session that both sides have used.
 fn connected(seed: u8, speaks_mesh: bool, protocol: Protocol) -> Network {
-    let mut network = Network::with_peers(seed, 2, speaks_mesh, protocol);
-    network.tell_endpoint(0, 1);
-    network.tell_endpoint(1, 0);
+    let mut network = Network::pair_with(seed, speaks_mesh, protocol);
     assert!(network.reaches(0, 1, SHORT));
     assert!(network.reaches(1, 0, SHORT));
     network

@@ -16,17 +16,9 @@ fn attacker() -> SocketAddr {
     SocketAddr::from(([203, 0, 113, 66], 666))
 }
 
-/// Two agents that speak this to each other, and know where the other is.
-fn pair(seed: u8, protocol: Protocol) -> Network {
-    let mut network = Network::with_peers(seed, 2, true, protocol);
-    network.tell_endpoint(0, 1);
-    network.tell_endpoint(1, 0);
-    network
-}
-
 /// A connected pair whose datagrams were all seen by the attacker.
 fn watched(seed: u8) -> (Network, Vec<(SocketAddr, Vec<u8>)>) {
-    watched_by(pair(seed, Protocol::Wireguard))
+    watched_by(Network::pair(seed))
 }
 
 fn watched_by(mut network: Network) -> (Network, Vec<(SocketAddr, Vec<u8>)>) {
@@ -135,12 +127,12 @@ fn every_changed_bit_of_a_handshake_is_noticed() {
 }
 
 fn every_changed_bit_is_noticed(protocol: Protocol) {
-    let (_, seen) = watched_by(pair(3, protocol));
+    let (_, seen) = watched_by(Network::pair_with(3, true, protocol));
     for (length, target) in [(INITIATION_BYTES, 1), (RESPONSE_BYTES, 0)] {
         let (_, datagram) = seen.iter().find(|(_, d)| d.len() == length).unwrap();
         // Up to mac2, which is not looked at while there is no load.
         for bit in 0..(length - 16) * 8 {
-            let mut network = pair(3, protocol);
+            let mut network = Network::pair_with(3, true, protocol);
             if target == 0 {
                 // The same seed makes the same initiation, which the response answers.
                 network.send(0, 1);
@@ -155,7 +147,7 @@ fn every_changed_bit_is_noticed(protocol: Protocol) {
             assert!(view.last_handshake.is_none());
         }
         // And the message itself would have been taken.
-        let mut network = pair(3, protocol);
+        let mut network = Network::pair_with(3, true, protocol);
         if target == 0 {
             network.send(0, 1);
         }

@@ -144,7 +144,12 @@ impl Network {
 
     /// Two machines that know where the other is.
     pub fn pair(seed: u8) -> Self {
-        let mut network = Self::new(seed, 2);
+        Self::pair_with(seed, true, Protocol::Wireguard)
+    }
+
+    /// The same with a choice of what they are to each other.
+    pub fn pair_with(seed: u8, speaks_mesh: bool, protocol: Protocol) -> Self {
+        let mut network = Self::with_peers(seed, 2, speaks_mesh, protocol);
         network.tell_endpoint(0, 1);
         network.tell_endpoint(1, 0);
         network
