@@ -90,23 +90,36 @@ pub(crate) fn run(program: &Path, others: &[PathBuf]) -> anyhow::Result<()> {
         .map(|fleet| serve(fleet, &cage))
         .collect::<anyhow::Result<_>>()?;
     for streams in STREAMS {
-        let mut all: Vec<Figures> = tunnels.iter().map(|_| Figures::default()).collect();
-        for _ in 0..ROUNDS {
-            for (tunnel, figures) in tunnels.iter().zip(&mut all) {
-                measure(&fleets[tunnel.fleet], tunnel, streams, figures)?;
-            }
-        }
-        println!("TCP, streams: {streams}; medians of {ROUNDS} rounds of {SECONDS} s in turns:");
-        for (tunnel, figures) in tunnels.iter().zip(all) {
-            println!(
-                "  {}: {:.0} Mbit/s, daemons {:.2} CPU s/GB, ping under load {}",
-                tunnel.name,
-                median(figures.megabits),
-                median(figures.cpu),
-                figures.round_trips,
-            );
+        report_tcp(&fleets, &tunnels, streams)?;
+    }
+    report_small_packets(&fleets, &tunnels)?;
+    drop(yardsticks);
+    fleets.iter_mut().try_for_each(Fleet::stop)
+}
+
+/// TCP by so many streams, and what it costs others.
+fn report_tcp(fleets: &[Fleet], tunnels: &[Tunnel], streams: usize) -> anyhow::Result<()> {
+    let mut all: Vec<Figures> = tunnels.iter().map(|_| Figures::default()).collect();
+    for _ in 0..ROUNDS {
+        for (tunnel, figures) in tunnels.iter().zip(&mut all) {
+            measure(&fleets[tunnel.fleet], tunnel, streams, figures)?;
         }
     }
+    println!("TCP, streams: {streams}; medians of {ROUNDS} rounds of {SECONDS} s in turns:");
+    for (tunnel, figures) in tunnels.iter().zip(all) {
+        println!(
+            "  {}: {:.0} Mbit/s, daemons {:.2} CPU s/GB, ping under load {}",
+            tunnel.name,
+            median(figures.megabits),
+            median(figures.cpu),
+            figures.round_trips,
+        );
+    }
+    Ok(())
+}
+
+/// Packets of a program that are sent one by one, and what the daemons have in memory by then.
+fn report_small_packets(fleets: &[Fleet], tunnels: &[Tunnel]) -> anyhow::Result<()> {
     let mut rates: Vec<Vec<f64>> = tunnels.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for (tunnel, rates) in tunnels.iter().zip(&mut rates) {
@@ -125,8 +138,7 @@ pub(crate) fn run(program: &Path, others: &[PathBuf]) -> anyhow::Result<()> {
             megabytes(tunnel, "RssAnon:")?,
         );
     }
-    drop(yardsticks);
-    fleets.iter_mut().try_for_each(Fleet::stop)
+    Ok(())
 }
 
 /// Two machines that have found each other.
