@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   0  8  "MESHHAND"
-//!          8  4  format, 1
+//!          8  4  format, 2
 //!         12  4  number of peers
 //!         16  8  when it was written (monotonic clock, microseconds)
 //!         24  8  the last stamp sent (nanoseconds since 1970)
@@ -12,7 +12,7 @@
 //!         33 23  endpoint: family (0, 4 or 6), address (4 or 16 used), port, scope
 //!         56 13  highest stamp received: 1 and TAI64N, or zeros
 //!         69 80  ten numbers, see `PeerRecord::numbers`
-//!        149  …  previous, current and next session: 0 for none, or 1 and a session
+//!        149  …  next, current and three previous sessions: 0 for none, or 1 and a session
 //! session  0  8  our index, the peer's index
 //!          8  2  protocol (1 WireGuard, 2 AES), flags: 1 we asked for it, 2 confirmed
 //!         10 24  made at (microseconds), send counter, end of the replay window
@@ -33,15 +33,16 @@ use crate::{
     Now, Protocol, Stamp, WallTime,
     noise::TransportKeys,
     replay::{ReplayWindow, WORDS},
+    session::SESSIONS_MAX,
 };
 
 const MAGIC: [u8; 8] = *b"MESHHAND";
 
 /// The format that this release writes, and the only one that it reads: another release's sessions are
 /// made anew, which costs a round trip.
-pub const HANDOVER_FORMAT: u32 = 1;
+pub const HANDOVER_FORMAT: u32 = 2;
 
-/// The most bytes of a handover: sessions with 15 000 peers. Peers beyond get new handshakes.
+/// The most bytes of a handover: all sessions with 11 000 peers. Peers beyond get new handshakes.
 pub const HANDOVER_BYTES_MAX: usize = 64 << 20;
 
 const HEADER_BYTES: usize = 64;
@@ -94,8 +95,8 @@ pub(crate) struct PeerRecord {
     pub(crate) rtt_micros: Option<u64>,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    /// Previous, current, next.
-    pub(crate) sessions: [Option<SessionRecord>; 3],
+    /// Next, current, previous.
+    pub(crate) sessions: [Option<SessionRecord>; SESSIONS_MAX],
 }
 
 /// A session.
@@ -271,7 +272,7 @@ impl PeerRecord {
             return None;
         }
         let moment = |micros: u64| (micros != NONE).then(|| Instant::from_micros(micros));
-        let mut sessions = [None, None, None];
+        let mut sessions = [const { None }; SESSIONS_MAX];
         for session in &mut sessions {
             if reader.flag()? {
                 *session = Some(SessionRecord::parse(reader)?);

@@ -27,9 +27,21 @@ pub(crate) const REKEY_AFTER_RECEIVING: Duration = Duration::from_secs(165);
 /// keys at once, sooner than the whitepaper asks (three times this).
 pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
 
+/// Nothing is sealed in the last part of that: the peer, for whom the session may be older by the time that
+/// the handshake's response took, would refuse what comes to it after the end.
+const LATENESS: Duration = Duration::from_secs(1);
+
 /// What a send counter grows by when a session is handed on: more than any thread of the old process can
 /// still have had in hand, and little beside the limits (a 256th of an AES session's packets).
 pub(crate) const COUNTER_LEAP: u64 = 1 << 20;
+
+/// How many sessions are kept for packets under way. When two handshakes cross, each side goes on with both
+/// sessions and sends on that which the other began; after another crossing, packets sent on three older ones
+/// may still come.
+pub(crate) const PREVIOUS_MAX: usize = 3;
+
+/// All that a peer may have: those, the current one, and one that waits for the peer's first packet.
+pub(crate) const SESSIONS_MAX: usize = PREVIOUS_MAX + 2;
 
 /// How many packets a session may seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +165,8 @@ impl Session {
             confirmed: AtomicBool::new(record.confirmed),
             ..Self::new(start, record.keys)
         };
-        session.is_usable(now).then_some(session)
+        let goes_on = !session.is_over(now) && session.has_counters();
+        goes_on.then_some(session)
     }
 
     /// What the process that follows has to know. The session must have been [retired](Self::retire).
@@ -227,7 +240,11 @@ impl Session {
 
     /// Whether packets may be sealed.
     pub(crate) fn is_usable(&self, now: Instant) -> bool {
-        !self.is_over(now) && self.counter.load(Ordering::Relaxed) < self.limits.reject_after
+        !self.is_over(now + LATENESS) && self.has_counters()
+    }
+
+    fn has_counters(&self) -> bool {
+        self.counter.load(Ordering::Relaxed) < self.limits.reject_after
     }
 
     /// Whether nothing more is sent or taken.
@@ -328,8 +345,11 @@ mod tests {
         assert!(a.wants_rekey_on_receive(at(165)));
         assert!(!b.wants_rekey_on_send(at(179)) && !b.wants_rekey_on_receive(at(179)));
         let mut frame = [0; 100];
-        let length = a.seal(&mut frame, 0, WIDE, at(179)).unwrap();
-        assert_eq!(a.seal(&mut frame, 0, WIDE, at(180)), Err(SealError));
+        let length = a.seal(&mut frame, 0, WIDE, at(178)).unwrap();
+        // What is sealed arrives later, where the session may be older.
+        assert_eq!(a.seal(&mut frame, 0, WIDE, at(179)), Err(SealError));
+        let mut copy = frame;
+        assert!(b.open(0, &mut copy[..length], at(179)).is_ok());
         assert_eq!(
             b.open(0, &mut frame[..length], at(180)),
             Err(OpenFailure::Over)

@@ -198,6 +198,41 @@ fn sessions_of_handshakes_that_crossed_are_renewed_before_they_end() {
 }
 
 #[test]
+fn what_is_under_way_when_sessions_are_renewed_arrives_also_where_two_crossed() {
+    for seed in 0..8 {
+        let mut network = Network::pair(seed);
+        network.send(0, 1);
+        network.send(1, 0);
+        network.run_for(seconds(166));
+        // The first one calls for another session; the others go on one that it takes the place of.
+        let packets: Vec<_> = (0..50)
+            .map(|_| {
+                network.run_for(Duration::from_millis(1));
+                [network.send(0, 1), network.send(1, 0)]
+            })
+            .collect();
+        network.run_for(SHORT);
+        for (i, [there, back]) in packets.iter().enumerate() {
+            assert!(network.has_delivered(1, there), "seed {seed}: {i}");
+            assert!(network.has_delivered(0, back), "seed {seed}: {i}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_sent_on_a_session_that_the_peer_may_have_ended() {
+    for millis in (179_900..180_100).step_by(5) {
+        let mut network = Network::pair(1);
+        network.send(0, 1);
+        network.run_for(Duration::from_millis(millis));
+        let packets = [network.send(0, 1), network.send(1, 0)];
+        network.run_for(SHORT);
+        assert!(network.has_delivered(1, &packets[0]), "{millis}");
+        assert!(network.has_delivered(0, &packets[1]), "{millis}");
+    }
+}
+
+#[test]
 fn no_handshake_begins_before_its_stamp_is_on_disk() {
     let mut network = Network::pair(12);
     let now = network.now;

@@ -4,7 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use zeroize::Zeroizing;
 
-use super::{Context, Engine, peer::Peer};
+use super::{
+    Context, Engine,
+    peer::{Peer, Sessions},
+};
 use crate::{
     Handover, Now,
     handover::{PeerRecord, SessionRecord},
@@ -114,8 +117,6 @@ impl Peer {
 
     fn record(&self) -> PeerRecord {
         let link: &Link = &self.link;
-        let record =
-            |session: &Option<Arc<Session>>| session.as_ref().map(|session| session.record());
         PeerRecord {
             key: *link.peer.as_bytes(),
             speaks_mesh: link.speaks_mesh,
@@ -133,11 +134,10 @@ impl Peer {
                 .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
             sent_bytes: link.sent_bytes.load(Ordering::Relaxed),
             received_bytes: link.received_bytes.load(Ordering::Relaxed),
-            sessions: [
-                record(&self.sessions.previous),
-                record(&self.sessions.current),
-                record(&self.sessions.next),
-            ],
+            sessions: self
+                .sessions
+                .slots()
+                .map(|session| Some(session.as_ref()?.record())),
         }
     }
 
@@ -153,12 +153,10 @@ impl Peer {
             self.refresh_way(context);
         }
         self.link.restore(&record);
-        let [previous, current, next] = record
+        let resumed = record
             .sessions
             .map(|session| self.resume_session(session?, context, now));
-        self.sessions.previous = previous;
-        self.sessions.current = current;
-        self.sessions.next = next;
+        self.sessions = Sessions::from_slots(resumed);
         self.link.current.store(self.sessions.current.clone());
         if record.wants_session {
             self.begin(now.instant);

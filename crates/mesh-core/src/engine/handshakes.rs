@@ -416,8 +416,9 @@ impl Peer {
             initiator: false,
         };
         let session = self.add_session(start, keys, context);
+        // The peer may have got the last answer and used its session in what is still under way.
         if let Some(unused) = self.sessions.next.replace(session) {
-            context.end_session(&unused);
+            self.keep_session(unused, context);
         }
         self.link.note_authentic(INITIATION_BYTES);
         // Where the peer is will be seen when it uses the session: this message, authentic as it is, may
@@ -518,11 +519,15 @@ impl Peer {
 
     fn make_current(&mut self, session: Arc<Session>, context: &mut Context) {
         self.link.current.store(Some(Arc::clone(&session)));
-        let before = self.sessions.current.replace(session);
-        if before.is_some()
-            && let Some(old) = std::mem::replace(&mut self.sessions.previous, before)
-        {
-            context.end_session(&old);
+        if let Some(before) = self.sessions.current.replace(session) {
+            self.keep_session(before, context);
+        }
+    }
+
+    /// Keeps a session that nothing more is sent on.
+    fn keep_session(&mut self, session: Arc<Session>, context: &mut Context) {
+        if let Some(oldest) = self.sessions.keep(session) {
+            context.end_session(&oldest);
         }
     }
 

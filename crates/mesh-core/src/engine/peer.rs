@@ -25,7 +25,7 @@ use crate::{
     noise::Secret,
     packet::Cut,
     paths::{MTU_BASE, Paths},
-    session::Session,
+    session::{PREVIOUS_MAX, SESSIONS_MAX, Session},
 };
 
 /// What is held back for a peer while a handshake runs; beyond it the oldest packets go. A handshake
@@ -98,8 +98,8 @@ pub(super) struct Peer {
 /// The sessions of a peer by their role (whitepaper section 6.1 and the kernel's key pairs).
 #[derive(Default)]
 pub(super) struct Sessions {
-    /// Before the current one; takes packets that are still under way.
-    pub(super) previous: Option<Arc<Session>>,
+    /// Before the current one, the newest first; they take packets that are still under way.
+    previous: [Option<Arc<Session>>; PREVIOUS_MAX],
     /// To send on.
     pub(super) current: Option<Arc<Session>>,
     /// Made by answering; becomes the current one with the first packet that comes on it.
@@ -109,9 +109,38 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Those that there are.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Session>> {
-        [&self.previous, &self.current, &self.next]
-            .into_iter()
-            .flatten()
+        self.slots().into_iter().flatten()
+    }
+
+    /// All by their role: next, current, previous.
+    pub(super) fn slots(&self) -> [&Option<Arc<Session>>; SESSIONS_MAX] {
+        let [first, second, third] = &self.previous;
+        [&self.next, &self.current, first, second, third]
+    }
+
+    /// The opposite of [`Self::slots`].
+    pub(super) fn from_slots(slots: [Option<Arc<Session>>; SESSIONS_MAX]) -> Self {
+        let [next, current, previous @ ..] = slots;
+        Self {
+            previous,
+            current,
+            next,
+        }
+    }
+
+    /// Keeps a session for packets under way; returns the oldest one if it has to go for it.
+    pub(super) fn keep(&mut self, session: Arc<Session>) -> Option<Arc<Session>> {
+        self.previous.rotate_right(1);
+        self.previous[0].replace(session)
+    }
+
+    /// Takes out those that are over by their age.
+    pub(super) fn take_expired(&mut self, now: Instant) -> impl Iterator<Item = Arc<Session>> {
+        let slots = self
+            .previous
+            .iter_mut()
+            .chain([&mut self.current, &mut self.next]);
+        slots.filter_map(move |slot| slot.take_if(|session| session.expires() <= now))
     }
 }
 
@@ -236,13 +265,8 @@ impl Peer {
         self.set_moon(false, context, Instant::from_micros(0));
         self.drop_attempt(context);
         context.end_foretelling(self.link.peer.as_bytes());
-        let Sessions {
-            previous,
-            current,
-            next,
-        } = std::mem::take(&mut self.sessions);
-        for session in [previous, current, next].into_iter().flatten() {
-            context.end_session(&session);
+        for session in std::mem::take(&mut self.sessions).all() {
+            context.end_session(session);
         }
     }
 

@@ -14,10 +14,7 @@
 //! | give up | 540 s after the session was last wanted; a moon never | 6.3 |
 //! | session over | 180 s after it was made | 6.2 |
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use mesh_types::Instant;
 use rand::Rng;
@@ -220,26 +217,11 @@ impl Peer {
     }
 
     fn expire_sessions(&mut self, context: &mut Context, now: Now) {
-        let over = |session: &Option<_>| {
-            session
-                .as_ref()
-                .is_some_and(|session: &Arc<crate::session::Session>| {
-                    session.expires() <= now.instant
-                })
-        };
-        if over(&self.sessions.current) {
-            self.link.current.store(None);
+        for session in self.sessions.take_expired(now.instant) {
+            context.end_session(&session);
         }
-        for slot in [
-            &mut self.sessions.previous,
-            &mut self.sessions.current,
-            &mut self.sessions.next,
-        ] {
-            if over(slot)
-                && let Some(session) = slot.take()
-            {
-                context.end_session(&session);
-            }
+        if self.sessions.current.is_none() {
+            self.link.current.store(None);
         }
     }
 
@@ -397,16 +379,7 @@ impl Peer {
     }
 
     fn next_deadline(&mut self, context: &Context, now: Instant) -> Option<Instant> {
-        let sessions = [
-            &self.sessions.previous,
-            &self.sessions.current,
-            &self.sessions.next,
-        ];
-        let expiry = sessions
-            .into_iter()
-            .flatten()
-            .map(|session| session.expires());
-        let expiry = expiry.min();
+        let expiry = self.sessions.all().map(|session| session.expires()).min();
         self.watch_keepalive(now);
         self.watch_liveness(now);
         self.watch_large(now);

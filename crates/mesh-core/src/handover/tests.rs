@@ -42,7 +42,7 @@ fn peer() -> impl Strategy<Value = PeerRecord> {
         any::<(Option<SocketAddr>, Option<[u8; 12]>)>(),
         prop::array::uniform6(moment()),
         prop::option::of(0..u64::MAX),
-        prop::array::uniform3(prop::option::of(session())),
+        prop::array::uniform5(prop::option::of(session())),
     )
         .prop_map(
             |(facts, (endpoint, highest_stamp), moments, rtt_micros, sessions)| {
@@ -113,44 +113,44 @@ fn the_layout_is_as_it_is_documented() {
     };
     peer.sessions[1] = Some(a_session(0x0102_0304));
     let bytes = handover(vec![peer]).emit();
-    assert_eq!(bytes[..16], *b"MESHHAND\0\0\0\x01\0\0\0\x01");
+    assert_eq!(bytes[..16], *b"MESHHAND\0\0\0\x02\0\0\0\x01");
     assert_eq!(bytes[32..64], [9; 32]);
     assert_eq!(bytes[64..96], [3; 32]);
     let sessions = HEADER_BYTES + PEER_BYTES;
     assert_eq!(bytes[sessions..sessions + 6], [0, 1, 1, 2, 3, 4]);
     assert_eq!(bytes[sessions + 2 + 34..][..32], [0xaa; 32]);
     assert_eq!(bytes[sessions + 2 + 66..][..32], [0xbb; 32]);
-    assert_eq!(bytes.len(), sessions + 3 + SESSION_BYTES);
+    assert_eq!(bytes.len(), sessions + SESSIONS_MAX + SESSION_BYTES);
 }
 
 #[test]
 fn another_format_is_named_and_nothing_else_of_it_is_read() {
     let mut bytes = handover(Vec::new()).emit();
-    bytes[11] = 2;
+    bytes[11] = 9;
     bytes.truncate(12);
     let error = Handover::parse(&bytes).unwrap_err();
-    assert_eq!(error, ParseHandoverError::Format(2));
+    assert_eq!(error, ParseHandoverError::Format(9));
 }
 
 #[test]
 fn what_contradicts_itself_is_refused() {
-    let with = |sessions: [Option<SessionRecord>; 3], key: u8| PeerRecord {
-        key: [key; 32],
-        sessions,
-        ..PeerRecord::default()
+    let with = |session, key: u8| {
+        let mut peer = PeerRecord {
+            key: [key; 32],
+            ..PeerRecord::default()
+        };
+        peer.sessions[2] = session;
+        peer
     };
     let refused = |peers| Handover::parse(&handover(peers).emit()).is_err();
-    let one = || with([None, Some(a_session(1)), None], 1);
+    let one = || with(Some(a_session(1)), 1);
     assert!(!refused(vec![one()]));
     // One peer twice, one index twice, a session from the future.
-    assert!(refused(vec![one(), with([None, None, None], 1)]));
-    assert!(refused(vec![
-        one(),
-        with([None, None, Some(a_session(1))], 2)
-    ]));
+    assert!(refused(vec![one(), with(None, 1)]));
+    assert!(refused(vec![one(), with(Some(a_session(1)), 2)]));
     let mut future = a_session(2);
     future.established = Instant::from_micros(1_000_001);
-    assert!(refused(vec![with([Some(future), None, None], 1)]));
+    assert!(refused(vec![with(Some(future), 1)]));
 }
 
 #[test]
@@ -166,14 +166,17 @@ fn what_does_not_fit_is_left_out_idle_peers_first() {
     let peer = |n: u32, session: bool| {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&n.to_be_bytes());
-        let session = |offset| session.then(|| a_session(3 * n + offset));
+        let mut index = n * 8;
         PeerRecord {
             key,
-            sessions: [session(0), session(1), session(2)],
+            sessions: [(); SESSIONS_MAX].map(|()| {
+                index += 1;
+                session.then(|| a_session(index))
+            }),
             ..PeerRecord::default()
         }
     };
-    let busy = HANDOVER_BYTES_MAX / (PEER_BYTES + 3 + 3 * SESSION_BYTES);
+    let busy = HANDOVER_BYTES_MAX / (PEER_BYTES + SESSIONS_MAX * (1 + SESSION_BYTES));
     let idle = (0..1000).map(|n| peer(n, false));
     let all = idle.chain((1000..1000 + u32::try_from(busy).unwrap()).map(|n| peer(n, true)));
     let mut handover = handover(all.collect());
