@@ -82,6 +82,8 @@ pub(crate) struct Due {
     pub(crate) openers: Vec<Via>,
     /// Whether the peer is to be asked where it is, so that both probe at the same time.
     pub(crate) ask: bool,
+    /// Whether a handshake is to settle which way serves.
+    pub(crate) handshake: bool,
     /// The sizes to be tried on the way in use.
     pub(crate) sizes: Vec<u16>,
     /// Whether the sizes of packets are watched from here on.
@@ -104,6 +106,8 @@ pub(crate) struct Paths {
     retry: Option<(Instant, Duration)>,
     /// Whether there was traffic when last looked at.
     warm: bool,
+    /// The way in use is a straight one that was kept over a pause, and has not answered since.
+    stale: bool,
     /// The way whose sizes were looked at last.
     measured: Option<Via>,
     /// Whether there was a session when last looked at.
@@ -270,6 +274,7 @@ impl Paths {
         }
         self.in_session = true;
         self.selected = Some(via);
+        self.stale = false;
         self.doubt = None;
         self.retry = Some((now + RETRY.0, RETRY.0));
         for (other, way) in self.ways.iter_mut() {
@@ -305,6 +310,7 @@ impl Paths {
         way.answer(Some(rtt), now);
         way.mtu.small_answered();
         if self.selected == Some(via) {
+            self.stale = false;
             if self.doubt.take().is_some() {
                 self.cleared = Some(now);
             }
@@ -349,7 +355,7 @@ impl Paths {
             self.doubt = None;
             return due;
         }
-        self.run_warmth(facts, now);
+        due.handshake = self.run_warmth(facts, now);
         self.run_doubt(facts, now, &mut due.probes);
         self.demote(now);
         due.ask = self.run_retry(facts, now, &mut due.probes);
@@ -408,11 +414,15 @@ impl Paths {
     }
 
     /// A relayed pair that speaks after a pause looks for a straight way at once. What it heard of during
-    /// the pause is tried from here on: an idle pair sends nothing.
-    fn run_warmth(&mut self, facts: &Facts, now: Instant) {
+    /// the pause is tried from here on: an idle pair sends nothing. A straight way that was kept over the pause, as
+    /// there was no relay to fall back on, may be one that a NAT has forgotten: true if a handshake is to tell.
+    fn run_warmth(&mut self, facts: &Facts, now: Instant) -> bool {
         self.run_cold(facts, now);
         let warm = is_warm(facts, now);
+        let mut handshake = false;
         if warm && !self.warm {
+            handshake = self.has_kept_a_way(now);
+            self.stale = handshake;
             for (_, way) in self.ways.iter_mut() {
                 way.burst = way.burst.map(|_| (now, 0));
                 // What it did before the pause says nothing of now.
@@ -424,6 +434,19 @@ impl Paths {
             }
         }
         self.warm = warm;
+        handshake
+    }
+
+    /// Whether a straight way is in use that has not answered for as long as a pause lasts.
+    fn has_kept_a_way(&self, now: Instant) -> bool {
+        let way = self.selected.filter(|via| !via.is_relay());
+        let answered = way.map(|via| self.ways.get(via).and_then(|way| way.answered));
+        answered.is_some_and(|at| at.is_none_or(|at| now.saturating_since(at) >= WARM))
+    }
+
+    /// Whether a handshake is to go by all ways, and not only by the one in use.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// An idle pair lets its straight way go: a NAT forgets it, and what comes first after a pause is not to
@@ -464,6 +487,7 @@ impl Paths {
     fn select(&mut self, via: Via, now: Instant) {
         self.history.note(PathChange::Taken(via), now);
         self.selected = Some(via);
+        self.stale = false;
         self.doubt = None;
         if let Some(way) = self.ways.get_mut(via) {
             way.left = None;

@@ -194,12 +194,13 @@ fn open_static(context: &Context, message: &Initiation) -> Result<(Protocol, Ask
 impl Peer {
     /// Sends an initiation; false if it has to wait for stamps.
     ///
-    /// The first attempt beside a working session goes to the proven endpoint alone; every other one
-    /// goes to all endpoints, and the first answer wins.
+    /// The first attempt beside a working session goes to the proven endpoint alone, if a NAT cannot have forgotten it;
+    /// every other one goes to all endpoints, and the first answer wins.
     pub(super) fn attempt(&mut self, attempts: u32, context: &mut Context, now: Now) -> bool {
         let selected = self.paths.selected();
         let proven = selected.filter(|_| attempts == 0 && !self.is_silent_moon(now.instant));
         let proven = proven.filter(|_| self.usable_session(now.instant).is_some());
+        let proven = proven.filter(|_| !self.paths.is_stale());
         let mut targets = match proven {
             Some(via) => vec![via],
             None => self.paths.all().collect(),

@@ -70,6 +70,9 @@ impl Peer {
         if self.paths.is_in_doubt() {
             context.moons.doubt();
         }
+        if due.handshake {
+            self.begin(now.instant);
+        }
         if due.ask {
             self.tell_candidates(true, context, now);
         }

@@ -35,6 +35,7 @@ struct Pair {
     silent_since: Option<Instant>,
     sent: Vec<(Instant, Via)>,
     runs: usize,
+    handshakes: usize,
 }
 
 impl Pair {
@@ -48,6 +49,7 @@ impl Pair {
             silent_since: None,
             sent: Vec::new(),
             runs: 0,
+            handshakes: 0,
         }
     }
 
@@ -68,6 +70,7 @@ impl Pair {
             self.runs += 1;
             let facts = self.facts();
             let due = self.paths.run(&facts, self.now);
+            self.handshakes += usize::from(due.handshake);
             let foretold = self.paths.run_predict(Part::Many, own, &facts, self.now);
             assert_eq!(foretold, None, "nobody asks");
             for via in due.openers.into_iter().chain(due.probes) {
@@ -335,6 +338,22 @@ fn an_idle_pair_on_another_network_falls_back_on_a_relay_that_was_not_asked_ther
     pair.run_to(at(200_000));
     assert_eq!(pair.paths.selected(), Some(relay(1)));
     assert_eq!(pair.since(at(70_000)), 0);
+}
+
+#[test]
+fn a_straight_way_that_was_kept_over_a_pause_is_settled_by_a_handshake() {
+    let mut pair = Pair::new();
+    pair.answers.insert(straight(1), millis(20));
+    pair.traffic = None;
+    pair.paths.established(straight(1), None, at(0));
+    pair.run_to(at(100_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (0, false));
+    pair.traffic = Some(at(100_000));
+    pair.run_to(at(100_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (1, true));
+    pair.paths.established(straight(1), None, at(100_020));
+    pair.run_to(at(130_000));
+    assert_eq!((pair.handshakes, pair.paths.is_stale()), (1, false));
 }
 
 #[test]
