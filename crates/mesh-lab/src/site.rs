@@ -5,21 +5,23 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use ipnet::IpNet;
-use mesh_os::link::Links;
+use mesh_os::{link::Links, netlink::Netlink};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, State},
 };
 
 use crate::{
     namespace::Namespace,
     network::{SiteId, UPLINK},
     router::{self, Router},
+    wait::wait_until,
 };
 
 /// The name of a site's switch, which is its router's interface towards the site, too.
@@ -27,6 +29,9 @@ pub(crate) const BRIDGE: &str = "lan0";
 
 /// Members' numbers at a site, of which a machine that is renumbered takes one a hundred higher.
 const MEMBERS_MAX: u8 = 100;
+
+/// How long a switch takes at most until it carries what a port gives it.
+const FORWARDING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The router's number at its own site.
 const GATEWAY: u8 = 254;
@@ -260,6 +265,27 @@ impl Site {
             Links::open()?.request(RouteNetlinkMessage::DelLink(message), 0, || {
                 "unplug a machine".to_owned()
             })?;
+            Ok(())
+        })
+    }
+
+    /// Waits until the switch carries what comes by a port whose far end is up, and the router speaks by the switch: the
+    /// kernel sees to that a while later, and who asks for a neighbour before asks again after a second.
+    pub(crate) fn wait_forwarding(&self, port: &str) -> anyhow::Result<()> {
+        self.namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            for index in [index_of(port)?, index_of(BRIDGE)?] {
+                wait_until(FORWARDING_PATIENCE, || {
+                    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+                    let up = LinkAttribute::OperState(State::Up);
+                    let is_up = netlink.dump(question)?.iter().any(|link| {
+                        matches!(link, RouteNetlinkMessage::NewLink(link)
+                            if link.header.index == index && link.attributes.contains(&up))
+                    });
+                    ensure!(is_up, "the switch does not carry what `{port}` gives it");
+                    Ok(())
+                })?;
+            }
             Ok(())
         })
     }

@@ -90,11 +90,14 @@ impl Lab {
     /// What the kernel says.
     pub fn set_up(&self, name: &str, uplink: &str) -> anyhow::Result<()> {
         let machine = self.machine(name)?;
-        let Place { site, number, .. } = machine.uplink(uplink)?;
+        let Place { site, number, port } = machine.uplink(uplink)?;
         let members = &self.sites[site.0].members;
+        machine
+            .namespace
+            .run(|| Ok(Links::open()?.set_up(index_of(uplink)?, true)?))?;
+        self.sites[site.0].wait_forwarding(port)?;
         machine.namespace.run(|| {
             let mut links = Links::open()?;
-            links.set_up(index_of(uplink)?, true)?;
             members.give(&mut links, uplink, *number)?;
             if *site == Self::INTERNET {
                 for (net, gateway) in elsewhere(members) {
