@@ -1,6 +1,6 @@
 //! Measurements of what users feel.
 //!
-//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- first-reply|cut-off|memory|iperf|upgrade|recovery|relay|introductions`
+//! `MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- help`
 //!
 //! The inner loops of the data plane are measured by `cargo bench` and `cargo xtask instructions`
 //! (`docs/performance.md`).
@@ -13,39 +13,54 @@
 mod cut_off;
 mod first_reply;
 mod introductions;
-mod iperf;
 mod memory;
+mod peers;
 mod recovery;
 mod relay;
 mod samples;
 mod upgrade;
-mod wireguard_go;
+mod yardsticks;
 
-use anyhow::Context as _;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Measures what users of mesh feel
+#[derive(Parser)]
+enum Command {
+    /// How soon the first packet of a pair is answered
+    FirstReply,
+    /// How soon a member that was revoked is cut off
+    CutOff,
+    /// What an idle agent and the controller have in memory
+    Memory,
+    /// The mesh beside other overlays: throughput, processor time, round trips under load, memory
+    Peers(peers::Args),
+    /// How long an upgrade interrupts a connection
+    Upgrade,
+    /// How soon a pair is well again, whatever happened
+    Recovery(recovery::Args),
+    /// What a moon forwards
+    Relay,
+    /// How many introductions a moon bears
+    Introductions,
+}
 
 fn main() -> anyhow::Result<()> {
-    let what = std::env::args().nth(1);
-    match what.as_deref() {
-        Some("relay") => return relay::run(),
-        Some("introductions") => return introductions::run(),
-        _ => {}
+    match Command::parse() {
+        Command::FirstReply => first_reply::run(&program()?),
+        Command::CutOff => cut_off::run(&program()?),
+        Command::Memory => memory::run(&program()?),
+        Command::Peers(args) => peers::run(&program()?, &args),
+        Command::Upgrade => upgrade::run(&program()?),
+        Command::Recovery(args) => recovery::run(&program()?, &args),
+        Command::Relay => relay::run(),
+        Command::Introductions => introductions::run(),
     }
+}
+
+/// The program under test, in namespaces that end with this process.
+fn program() -> anyhow::Result<PathBuf> {
     mesh_lab::sandbox::enter()?;
-    let program = mesh_lab::program_under_test()?;
-    match what.as_deref() {
-        Some("first-reply") => first_reply::run(&program),
-        Some("cut-off") => cut_off::run(&program),
-        Some("memory") => memory::run(&program),
-        Some("iperf") => {
-            let others: Vec<_> = std::env::args_os().skip(2).map(Into::into).collect();
-            iperf::run(&program, &others)
-        }
-        Some("upgrade") => upgrade::run(&program),
-        Some("recovery") => recovery::run(&program),
-        other => Err(anyhow::anyhow!(
-            "unknown measurement `{}`",
-            other.unwrap_or_default()
-        ))
-        .context("say one of `first-reply`, `cut-off`, `memory`, `iperf`, `upgrade`, `recovery`, `relay`, `introductions`"),
-    }
+    mesh_lab::program_under_test()
 }

@@ -23,7 +23,7 @@ pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
     let controller = megabytes(fleet.controller_process()?.id(), RESIDENT)?;
     println!(
         "resident memory: agent {:.1} MB (median of {}), controller {controller:.1} MB",
-        median(agents),
+        median(&agents),
         names.len()
     );
     fleet.stop()

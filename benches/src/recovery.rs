@@ -15,15 +15,23 @@ use mesh_lab::Promise;
 /// Pairs that are measured at a time. They wait most of the time, so two cores bear a few.
 const BESIDE: usize = 3;
 
-pub(crate) fn run(program: &Path) -> anyhow::Result<()> {
-    let rounds = std::env::args().nth(2);
-    let rounds: usize = rounds.map_or(Ok(20), |rounds| rounds.parse())?;
-    let wanted = std::env::args().nth(3).unwrap_or_default();
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Pairs for each event
+    #[arg(default_value_t = 20)]
+    rounds: usize,
+    /// Only events that have this in their name
+    #[arg(default_value = "")]
+    events: String,
+}
+
+pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
+    let rounds = args.rounds;
     println!("| event | p50 | p99 | most | promised of 99 in 100 |");
     println!("|---|---|---|---|---|");
     let mut broken = Vec::new();
     let mut direct = None;
-    let is_wanted = |promise: &Promise| promise.to_string().contains(&wanted);
+    let is_wanted = |promise: &Promise| promise.to_string().contains(&args.events);
     for promise in Promise::ALL.into_iter().filter(is_wanted) {
         let mut times = measure(promise, program, rounds);
         times.sort_unstable();

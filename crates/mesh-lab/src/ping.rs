@@ -1,13 +1,14 @@
-//! ICMPv6 echoes from inside a namespace (RFC 4443 section 4).
+//! Echoes from inside a namespace (RFC 792, RFC 4443 section 4).
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use mesh_types::InternetSum;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::namespace::Namespace;
@@ -15,31 +16,40 @@ use crate::namespace::Namespace;
 pub(crate) const ECHO_REQUEST: u8 = 128;
 pub(crate) const ECHO_REPLY: u8 = 129;
 
+/// The same two of IPv4's ICMP.
+const ECHO_REQUEST_V4: u8 = 8;
+const ECHO_REPLY_V4: u8 = 0;
+
 /// How long one echo is waited for before the next is sent.
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// Sends echoes from one namespace. One at a time: a pinger is for one thread.
 #[derive(Debug)]
 pub struct Pinger {
-    /// A raw socket; the type of UDP's serves for its safe calls.
-    socket: UdpSocket,
+    /// Raw sockets; the type of UDP's serves for its safe calls.
+    ipv4: UdpSocket,
+    ipv6: UdpSocket,
     identifier: u16,
     sequence: AtomicU16,
 }
 
 impl Pinger {
-    /// Opens a raw socket in `namespace`.
+    /// Opens raw sockets in `namespace`.
     ///
     /// # Errors
     ///
     /// What the kernel says.
     pub fn new(namespace: &Namespace) -> anyhow::Result<Self> {
-        let socket = namespace.run(|| {
-            Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))
-                .context("cannot open a socket for ICMPv6")
-        })?;
+        let open = |domain, protocol| {
+            let socket = namespace.run(|| {
+                Socket::new(domain, Type::RAW, Some(protocol))
+                    .context("cannot open a socket for ICMP")
+            })?;
+            anyhow::Ok(socket.into())
+        };
         Ok(Self {
-            socket: socket.into(),
+            ipv4: open(Domain::IPV4, Protocol::ICMPV4)?,
+            ipv6: open(Domain::IPV6, Protocol::ICMPV6)?,
             identifier: new_identifier(),
             sequence: AtomicU16::new(0),
         })
@@ -51,7 +61,12 @@ impl Pinger {
     /// # Errors
     ///
     /// What the socket gives. An unreachable destination is no error but no answer.
-    pub fn ping(&self, to: Ipv6Addr, patience: Duration) -> anyhow::Result<Option<Duration>> {
+    pub fn ping(
+        &self,
+        to: impl Into<IpAddr>,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
+        let to = to.into();
         let deadline = Instant::now() + patience;
         loop {
             let sent = Instant::now();
@@ -71,14 +86,23 @@ impl Pinger {
     /// # Errors
     ///
     /// As [`Pinger::ping`].
-    pub fn once(&self, to: Ipv6Addr, patience: Duration) -> anyhow::Result<Option<Duration>> {
+    pub fn once(
+        &self,
+        to: impl Into<IpAddr>,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
+        let to = to.into();
+        let (socket, request, reply) = match to {
+            IpAddr::V4(_) => (&self.ipv4, ECHO_REQUEST_V4, ECHO_REPLY_V4),
+            IpAddr::V6(_) => (&self.ipv6, ECHO_REQUEST, ECHO_REPLY),
+        };
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let request = message(ECHO_REQUEST, self.identifier, sequence);
+        let request = message(request, self.identifier, sequence);
         let sent = Instant::now();
-        if self.socket.send_to(&request, (to, 0)).is_err() {
+        if socket.send_to(&request, (to, 0)).is_err() {
             return Ok(None);
         }
-        let expected = message(ECHO_REPLY, self.identifier, sequence);
+        let expected = message(reply, self.identifier, sequence);
         let mut buffer = [0; 64];
         loop {
             let Some(left) = patience
@@ -87,10 +111,11 @@ impl Pinger {
             else {
                 return Ok(None);
             };
-            self.socket.set_read_timeout(Some(left))?;
-            match self.socket.recv_from(&mut buffer) {
+            socket.set_read_timeout(Some(left))?;
+            match socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    if from.ip() == IpAddr::V6(to) && answers(&buffer[..length], &expected) {
+                    let received = without_header(&buffer[..length], to);
+                    if from.ip() == to && answers(received, &expected) {
                         return Ok(Some(sent.elapsed()));
                     }
                 }
@@ -107,10 +132,22 @@ pub(crate) fn new_identifier() -> u16 {
     IDENTIFIERS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// An echo without checksum, which the kernel fills in on a raw ICMPv6 socket (RFC 3542 section 3.1).
+/// An echo. On a raw ICMPv6 socket the kernel makes its checksum another (RFC 3542 section 3.1).
 fn message(kind: u8, identifier: u16, sequence: u16) -> [u8; 8] {
     let ([i0, i1], [s0, s1]) = (identifier.to_be_bytes(), sequence.to_be_bytes());
-    [kind, 0, 0, 0, i0, i1, s0, s1]
+    let mut message = [kind, 0, 0, 0, i0, i1, s0, s1];
+    let checksum = InternetSum::default().with(&message).checksum();
+    message[2..4].copy_from_slice(&checksum);
+    message
+}
+
+/// A raw socket of IPv4 gives the header, too.
+fn without_header(received: &[u8], from: IpAddr) -> &[u8] {
+    let header_bytes = match received {
+        [first, ..] if from.is_ipv4() => usize::from(first & 0xf) * 4,
+        _ => 0,
+    };
+    received.get(header_bytes..).unwrap_or_default()
 }
 
 /// Whether `received` is `expected`, whatever its checksum.

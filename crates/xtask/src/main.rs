@@ -5,6 +5,7 @@
     reason = "a build tool talks to the person who runs it"
 )]
 
+mod bench;
 mod cfg;
 mod darwin;
 mod deps;
@@ -48,6 +49,8 @@ enum Command {
     NixOptions,
     /// Count the instructions of the inner loops, and fail if one grew
     Instructions(instructions::Args),
+    /// Measure the mesh beside others
+    Bench(bench::Args),
     /// Measure how fast a pair recovers from what may happen to it, into `docs/recovery.md`
     Recovery(recovery::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Deps => deps::run(),
         Command::NixOptions => nix::write_options(),
         Command::Instructions(args) => instructions::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Recovery(args) => recovery::run(&args),
     };
     match result {

@@ -5,15 +5,13 @@ use std::{fs, process::Command, thread};
 use anyhow::{Context as _, ensure};
 
 use crate::{
+    bench::BENCHES,
     process::{cargo, root, shown, target},
     test::{build_release, mesh_program, program},
 };
 
 /// The page, relative to the workspace.
 const PAGE: &str = "docs/recovery.md";
-
-/// The program that measures in namespaces.
-const BENCHES: &str = "mesh-benches";
 
 /// What a table says of a promise that is not kept.
 const NOT_KEPT: &str = "**not kept**";

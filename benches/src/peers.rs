@@ -1,13 +1,16 @@
-//! TCP through the mesh: how much, what it costs, and what it does to the round trip of others. Beside it, in
-//! turns, `wireguard-go` between the same namespaces, or other builds of the program in namespaces of their own.
+//! The mesh beside other overlays, between the same two machines and in turns: how much TCP they carry, what it costs,
+//! and what it does to the round trip of others.
 //!
 //! ```text
-//! MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- iperf [PROGRAM...]
+//! MESH_BIN=target/release/mesh cargo run --release --package mesh-benches -- peers [--page FILE] [PROGRAM...]
 //! ```
+
+mod chart;
+mod page;
 
 use std::{
     fs,
-    net::Ipv6Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -20,11 +23,10 @@ use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, ping::Pinger, wait_
 
 use crate::{
     memory,
-    samples::{Samples, median},
-    wireguard_go,
+    samples::Samples,
+    yardsticks::{self, Yardstick},
 };
 
-const ROUNDS: usize = 5;
 const SECONDS: &str = "3";
 const MACHINES: [&str; 2] = ["galena", "pyrite"];
 const STREAMS: [usize; 2] = [1, 4];
@@ -32,111 +34,141 @@ const STREAMS: [usize; 2] = [1, 4];
 /// Of a packet that a program hands over by itself, as calls and games do.
 const SMALL_BYTES: &str = "64";
 
-/// The mesh's own MTU until it has measured, and `wireguard-go`'s default.
-const MTUS: [u32; 2] = [1280, 1420];
-
 /// Between two echoes, and how long one is waited for.
 const PING_INTERVAL: Duration = Duration::from_millis(10);
 const PING_PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How often everything is measured, in turns
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The page that is written, with its charts in a folder of the same name; without it, the table is printed
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Other builds of `mesh`, which are measured in place of the other overlays
+    programs: Vec<PathBuf>,
+}
 
 /// What is measured.
 struct Tunnel {
     name: String,
     /// Which of the fleets has its ends.
     fleet: usize,
-    to: Ipv6Addr,
+    to: IpAddr,
     /// The processes at both ends.
     daemons: [u32; 2],
+    figures: Figures,
+}
+
+/// What a tunnel did, round by round.
+#[derive(Default)]
+struct Figures {
+    /// With each of [`STREAMS`].
+    tcp: [Tcp; 2],
+    /// Packets of [`SMALL_BYTES`] that arrived in a second.
+    small_packets: Vec<f64>,
+    /// What both daemons have in memory after all this, and what of it is their own and not the program's file.
+    resident: f64,
+    own: f64,
 }
 
 /// What one tunnel did with so many streams.
 #[derive(Default)]
-struct Figures {
+struct Tcp {
     megabits: Vec<f64>,
+    /// Seconds of the daemons for a gigabyte.
     cpu: Vec<f64>,
     round_trips: Samples,
 }
 
-pub(crate) fn run(program: &Path, others: &[PathBuf]) -> anyhow::Result<()> {
+pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
     let mut tunnels = Vec::new();
     let mut fleets = Vec::new();
-    for program in [program]
-        .into_iter()
-        .chain(others.iter().map(AsRef::as_ref))
-    {
+    let programs = args.programs.iter().map(AsRef::as_ref);
+    for program in [program].into_iter().chain(programs) {
         let fleet = join(program)?;
+        let name = match args.programs.is_empty() {
+            true => "mesh".to_owned(),
+            false => program.display().to_string(),
+        };
         tunnels.push(Tunnel {
-            name: program.display().to_string(),
+            name,
             fleet: fleets.len(),
-            to: fleet.address(MACHINES[1])?,
+            to: fleet.address(MACHINES[1])?.into(),
             daemons: [fleet.agent_id(MACHINES[0])?, fleet.agent_id(MACHINES[1])?],
+            figures: Figures::default(),
         });
         fleets.push(fleet);
     }
-    let mut yardsticks = Vec::new();
-    for (number, mtu) in (0..).zip(MTUS).filter(|_| others.is_empty()) {
-        let (tunnel, addresses) = wireguard_go::join(&mut fleets[0], MACHINES, number, mtu)?;
+    let others = match args.programs.is_empty() {
+        true => join_others(&mut fleets[0])?,
+        false => Vec::new(),
+    };
+    for (yardstick, version, tunnel) in &others {
         tunnels.push(Tunnel {
-            name: format!("wireguard-go, MTU {mtu}"),
+            name: format!("{yardstick} {version}"),
             fleet: 0,
-            to: addresses[1],
+            to: tunnel.to,
             daemons: tunnel.daemons(),
+            figures: Figures::default(),
         });
-        yardsticks.push(tunnel);
     }
     let cage = Cage::new()?;
     let _servers: Vec<_> = fleets
         .iter()
         .map(|fleet| serve(fleet, &cage))
         .collect::<anyhow::Result<_>>()?;
-    for streams in STREAMS {
-        report_tcp(&fleets, &tunnels, streams)?;
+    for round in 1..=args.rounds {
+        progress(round, args.rounds);
+        measure_all(&fleets, &mut tunnels)?;
     }
-    report_small_packets(&fleets, &tunnels)?;
-    drop(yardsticks);
-    fleets.iter_mut().try_for_each(Fleet::stop)
-}
-
-/// TCP by so many streams, and what it costs others.
-fn report_tcp(fleets: &[Fleet], tunnels: &[Tunnel], streams: usize) -> anyhow::Result<()> {
-    let mut all: Vec<Figures> = tunnels.iter().map(|_| Figures::default()).collect();
-    for _ in 0..ROUNDS {
-        for (tunnel, figures) in tunnels.iter().zip(&mut all) {
-            measure(&fleets[tunnel.fleet], tunnel, streams, figures)?;
+    for tunnel in &mut tunnels {
+        tunnel.figures.resident = megabytes(tunnel, "VmRSS:")?;
+        tunnel.figures.own = megabytes(tunnel, "RssAnon:")?;
+    }
+    drop(others);
+    fleets.iter_mut().try_for_each(Fleet::stop)?;
+    match &args.page {
+        Some(path) => page::write(path, &tunnels, args.rounds),
+        None => {
+            print!("{}", page::table(&tunnels));
+            Ok(())
         }
     }
-    println!("TCP, streams: {streams}; medians of {ROUNDS} rounds of {SECONDS} s in turns:");
-    for (tunnel, figures) in tunnels.iter().zip(all) {
-        println!(
-            "  {}: {:.0} Mbit/s, daemons {:.2} CPU s/GB, ping under load {}",
-            tunnel.name,
-            median(figures.megabits),
-            median(figures.cpu),
-            figures.round_trips,
-        );
-    }
-    Ok(())
 }
 
-/// Packets of a program that are sent one by one, and what the daemons have in memory by then.
-fn report_small_packets(fleets: &[Fleet], tunnels: &[Tunnel]) -> anyhow::Result<()> {
-    let mut rates: Vec<Vec<f64>> = tunnels.iter().map(|_| Vec::new()).collect();
-    for _ in 0..ROUNDS {
-        for (tunnel, rates) in tunnels.iter().zip(&mut rates) {
-            rates.push(small_packets(&fleets[tunnel.fleet], tunnel.to)?);
+#[expect(clippy::print_stderr, reason = "it takes minutes")]
+fn progress(round: usize, rounds: usize) {
+    eprintln!("round {round} of {rounds}");
+}
+
+/// The other overlays that are installed here, between the same machines.
+#[expect(clippy::print_stderr, reason = "what is missing is told")]
+fn join_others(fleet: &mut Fleet) -> anyhow::Result<Vec<(Yardstick, String, yardsticks::Tunnel)>> {
+    let mut tunnels = Vec::new();
+    for (number, yardstick) in (0..).zip(Yardstick::ALL) {
+        match yardstick.version() {
+            Some(version) => {
+                let tunnel = yardstick.join(fleet, MACHINES, number)?;
+                tunnels.push((yardstick, version, tunnel));
+            }
+            None => eprintln!("{yardstick} is not installed, and not measured"),
         }
     }
-    println!(
-        "UDP, {SMALL_BYTES} bytes each, as many as one program sends; and memory after all this:"
-    );
-    for (tunnel, rates) in tunnels.iter().zip(rates) {
-        println!(
-            "  {}: {:.0} packets/s arrive; both daemons have {:.1} MB, {:.1} of them their own",
-            tunnel.name,
-            median(rates),
-            megabytes(tunnel, "VmRSS:")?,
-            megabytes(tunnel, "RssAnon:")?,
-        );
+    Ok(tunnels)
+}
+
+/// One round of everything.
+fn measure_all(fleets: &[Fleet], tunnels: &mut [Tunnel]) -> anyhow::Result<()> {
+    for (i, streams) in STREAMS.into_iter().enumerate() {
+        for tunnel in &mut *tunnels {
+            measure_tcp(&fleets[tunnel.fleet], tunnel, i, streams)?;
+        }
+    }
+    for tunnel in tunnels {
+        let arrived = small_packets(&fleets[tunnel.fleet], tunnel.to)?;
+        tunnel.figures.small_packets.push(arrived);
     }
     Ok(())
 }
@@ -161,35 +193,32 @@ fn serve(fleet: &Fleet, cage: &Cage) -> anyhow::Result<Process> {
     cage.start("iperf3", command, fleet.namespace(MACHINES[1])?, &log_path)
 }
 
-/// One round.
-fn measure(
-    fleet: &Fleet,
-    tunnel: &Tunnel,
-    streams: usize,
-    figures: &mut Figures,
-) -> anyhow::Result<()> {
+/// One round of TCP.
+fn measure_tcp(fleet: &Fleet, tunnel: &mut Tunnel, i: usize, streams: usize) -> anyhow::Result<()> {
     let is_over = AtomicBool::new(false);
     let pinger = Pinger::new(fleet.namespace(MACHINES[0])?)?;
+    let to = tunnel.to;
     thread::scope(|scope| {
-        let pinging = scope.spawn(|| ping(&pinger, tunnel.to, &is_over));
+        let pinging = scope.spawn(|| ping(&pinger, to, &is_over));
         let before = cpu_seconds(tunnel)?;
-        let received = load(fleet, tunnel.to, streams);
+        let received = load(fleet, to, streams);
         is_over.store(true, Ordering::Relaxed);
         let cpu = cpu_seconds(tunnel)? - before;
         let pinged = pinging.join();
         let round_trips = pinged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let (bits, bytes) = received?;
-        figures.megabits.push(bits / 1e6);
-        figures.cpu.push(cpu / (bytes / 1e9));
+        let tcp = &mut tunnel.figures.tcp[i];
+        tcp.megabits.push(bits / 1e6);
+        tcp.cpu.push(cpu / (bytes / 1e9));
         round_trips
             .into_iter()
-            .for_each(|rtt| figures.round_trips.push(rtt));
+            .for_each(|rtt| tcp.round_trips.push(rtt));
         Ok(())
     })
 }
 
 /// Round trips until it is over; one that takes too long counts as long as it was waited for.
-fn ping(pinger: &Pinger, to: Ipv6Addr, is_over: &AtomicBool) -> anyhow::Result<Vec<Duration>> {
+fn ping(pinger: &Pinger, to: IpAddr, is_over: &AtomicBool) -> anyhow::Result<Vec<Duration>> {
     let mut round_trips = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let rtt = pinger.once(to, PING_PATIENCE)?.unwrap_or(PING_PATIENCE);
@@ -200,14 +229,14 @@ fn ping(pinger: &Pinger, to: Ipv6Addr, is_over: &AtomicBool) -> anyhow::Result<V
 }
 
 /// Bits per second and bytes that arrive.
-fn load(fleet: &Fleet, to: Ipv6Addr, streams: usize) -> anyhow::Result<(f64, f64)> {
+fn load(fleet: &Fleet, to: IpAddr, streams: usize) -> anyhow::Result<(f64, f64)> {
     let answer = iperf3(fleet, to, &["--parallel", &streams.to_string()])?;
     let figure = |name| figure(&answer["sum_received"], name);
     Ok((figure("bits_per_second")?, figure("bytes")?))
 }
 
 /// Packets of a program that arrive in a second.
-fn small_packets(fleet: &Fleet, to: Ipv6Addr) -> anyhow::Result<f64> {
+fn small_packets(fleet: &Fleet, to: IpAddr) -> anyhow::Result<f64> {
     // 0: as fast as it can.
     let udp = ["--udp", "--bitrate", "0", "--length", SMALL_BYTES];
     let answer = iperf3(fleet, to, &udp)?;
@@ -216,7 +245,7 @@ fn small_packets(fleet: &Fleet, to: Ipv6Addr) -> anyhow::Result<f64> {
 }
 
 /// What iperf3 says at the end.
-fn iperf3(fleet: &Fleet, to: Ipv6Addr, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+fn iperf3(fleet: &Fleet, to: IpAddr, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
     // The server may be starting, or still be with the last one.
     wait_until(DAEMON_PATIENCE, || {
         let mut command = Command::new("iperf3");
