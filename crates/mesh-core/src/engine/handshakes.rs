@@ -80,7 +80,7 @@ impl Engine {
                 .unwrap_or(Err(Refusal::UnknownPeer))
             }
             Message::CookieReply(bytes) => {
-                self.handle_cookie_reply(&CookieReply::parse(bytes), now.instant)
+                self.handle_cookie_reply(&CookieReply::parse(bytes), now)
             }
             Message::Data(_) => Err(Refusal::Malformed),
         }
@@ -144,7 +144,7 @@ impl Engine {
 
     /// Takes a cookie that answers our last initiation or response. It must be sealed with the first
     /// MAC of that message, which only who saw it knows.
-    fn handle_cookie_reply(&mut self, reply: &CookieReply, now: Instant) -> Result<(), Refusal> {
+    fn handle_cookie_reply(&mut self, reply: &CookieReply, now: Now) -> Result<(), Refusal> {
         let index = reply.receiver;
         let id = self
             .context
@@ -165,7 +165,13 @@ impl Engine {
             .receiver_keys
             .open_cookie(reply, &mac1)
             .ok_or(Refusal::NotAuthentic)?;
-        peer.cookie = Some(Cookie::new(cookie, now));
+        let known = peer.cookie.as_ref();
+        let is_first = known.and_then(|known| known.fresh(now.instant)).is_none();
+        peer.cookie = Some(Cookie::new(cookie, now.instant));
+        // Whoever saw the message can answer it so: it is repeated at once for the first cookie in its lifetime alone.
+        if is_first && attempted.is_some_and(|(sent, _)| sent == index) {
+            self.with_peer(&id, now, |peer, _| peer.retry_now());
+        }
         Ok(())
     }
 }
