@@ -3,6 +3,9 @@
 //! The data threads take the lock only for what they cannot do alone (handshakes, packets without a
 //! session), so it is never held for a packet of an established session.
 
+mod look;
+mod news;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -12,23 +15,22 @@ use std::{
 };
 
 use mesh_core::{
-    Engine, EngineConfig, Event, Forwarding, Handover, Keeping, MTU_BASE, Mapping, MoonView, Now,
-    OPENER_HOPS, PacketRefused, PeerStory, PeerView, Received, Remote, Stamp, TakeOverError,
-    TakenOver, Via,
+    Engine, EngineConfig, Forwarding, Handover, Now, OPENER_HOPS, PacketRefused, Received, Remote,
+    Stamp, TakeOverError, TakenOver, Via,
 };
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::UdpSocket};
-use mesh_types::{IdentitySeed, Instant, MachineName, PublicIdentity, Serial, WireguardPublicKey};
+use mesh_types::{IdentitySeed, MachineName, PublicIdentity, Serial, WireguardPublicKey};
 use rand::RngCore;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, trace};
 use zeroize::Zeroizing;
 
+pub(crate) use self::{look::Tale, news::News};
 use crate::{
     measure::Measuring,
     peers::{self, Directory},
     relay::{Moon, streams::Streams},
-    view::Link,
 };
 
 /// News that wait for the control plane; further ones are dropped, as each comes again, and the
@@ -43,19 +45,6 @@ const KNOCK_ANSWERED: Duration = Duration::from_millis(800);
 
 /// Pings that may wait for their answers at a time.
 const PINGS_MAX: usize = 1024;
-
-/// What the engine tells the control plane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// A peer is wanted, and where it is reached is not known, or no more.
-    NeedEndpoints(MachineName),
-    /// A peer holds a roster with this serial.
-    Epoch(MachineName, Serial),
-    /// A session with a peer was made at this endpoint.
-    Reached(MachineName, SocketAddr),
-    /// Stamps up to this are to be reserved on disk.
-    ReserveStamps(Stamp),
-}
 
 /// How a ping ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,16 +62,6 @@ pub(crate) enum PingOutcome {
     Unanswered,
     /// Others wait already, more than are allowed.
     TooMany,
-}
-
-/// What the engine can tell of a peer, at a moment.
-#[derive(Debug)]
-pub(crate) struct Tale {
-    pub(crate) story: PeerStory,
-    pub(crate) moons: Vec<MoonView>,
-    pub(crate) candidates: Vec<SocketAddr>,
-    pub(crate) mappings: [Mapping; 2],
-    pub(crate) now: Instant,
 }
 
 /// What a moon says to a request for a knock.
@@ -234,15 +213,6 @@ impl Overlay {
         });
     }
 
-    /// Where those are that this machine relays for.
-    pub(crate) fn clients(&self) -> BTreeMap<MachineName, SocketAddr> {
-        let state = self.lock();
-        let clients = state.engine.clients(clock::now()).into_iter();
-        clients
-            .filter_map(|(key, at)| Some((state.directory.name(&key)?.clone(), at)))
-            .collect()
-    }
-
     /// Probes every peer, and says how many there are.
     pub(crate) fn probe_all(&self) -> u64 {
         self.with(|state, now| {
@@ -281,20 +251,6 @@ impl Overlay {
             },
             Ok(Err(_)) | Err(_) => PingOutcome::Unanswered,
         }
-    }
-
-    /// What is known of the moons of this machine.
-    pub(crate) fn moon_views(&self) -> Vec<(MachineName, MoonView)> {
-        let state = self.lock();
-        let moons = state.engine.moon_views().into_iter();
-        moons
-            .filter_map(|moon| Some((state.directory.name(&moon.key)?.clone(), moon)))
-            .collect()
-    }
-
-    /// For how long the NATs before this machine hold a mapping.
-    pub(crate) fn keeping(&self, ipv6: bool) -> Keeping {
-        self.lock().engine.keeping(ipv6)
     }
 
     /// Asks a moon to knock, and waits for what it says. Dropping the future gives up waiting.
@@ -342,37 +298,6 @@ impl Overlay {
         let port = socket.local_addr().ok().map(|bound| bound.port());
         self.with(|state, _| state.engine.set_other_port(port));
         socket
-    }
-
-    /// What is known of every peer.
-    pub(crate) fn links(&self) -> BTreeMap<MachineName, Link> {
-        let now = now();
-        let state = self.lock();
-        state
-            .directory
-            .keys()
-            .filter_map(|key| {
-                let view = state.engine.peer(&key, now)?;
-                let relay = view.via.and_then(|via| state.directory.relay(via));
-                Some((
-                    state.directory.name(&key)?.clone(),
-                    link(&view, relay, now.instant),
-                ))
-            })
-            .collect()
-    }
-
-    /// What the engine can tell of `peer` and of the moons; of one that is no peer, of the moons alone.
-    pub(crate) fn tale(&self, peer: &MachineName) -> Tale {
-        let state = self.lock();
-        let key = state.directory.key(peer);
-        Tale {
-            story: key.map(|key| state.engine.story(&key)).unwrap_or_default(),
-            moons: state.engine.moon_views(),
-            candidates: state.engine.candidates(),
-            mappings: state.engine.mappings(),
-            now: clock::now(),
-        }
     }
 
     /// The name of the peer with this key.
@@ -517,92 +442,6 @@ impl Overlay {
         result
     }
 
-    fn tell(&self, state: &mut State, event: Event, now: Now) {
-        let name = |state: &State, key| state.directory.name(key).cloned();
-        match event {
-            Event::NeedEndpoints { peer } => {
-                if let Some(name) = name(state, &peer) {
-                    self.report(News::NeedEndpoints(name));
-                }
-            }
-            Event::EpochNotice { peer, serial, .. } => {
-                if let (Some(name), Ok(serial)) = (name(state, &peer), Serial::try_from(serial)) {
-                    self.report(News::Epoch(name, serial));
-                }
-            }
-            Event::ReserveStamps { until } => state.unreserved = Some(until),
-            Event::ProbeReply {
-                peer,
-                id,
-                rtt_micros,
-                via,
-            } => {
-                if let Some(waiting) = state.pings.remove(&(peer, id)) {
-                    // Whoever waited may have given up.
-                    let _ = waiting.send((Duration::from_micros(rtt_micros), via));
-                }
-            }
-            Event::Measure { to, data, fresh } => {
-                self.measure(Measuring::Send { to, data, fresh });
-            }
-            Event::Measured => self.measure(Measuring::Over),
-            Event::MoonsWanted => self.moons_wanted.notify_one(),
-            Event::KnockFromOtherPort { to, data } => {
-                if let Some(other) = self.other.get()
-                    && let Err(error) = other.try_send_to(&data, mapped(other, to))
-                {
-                    debug!(%error, "could not knock");
-                }
-            }
-            Event::KnockAnswered {
-                peer,
-                id,
-                agreed,
-                other_port,
-            } => {
-                if let Some(waiting) = state.knocks.remove(&(peer, id)) {
-                    // Whoever waited may have given up.
-                    let _ = waiting.send(KnockAnswer {
-                        id,
-                        agreed,
-                        other_port,
-                    });
-                }
-            }
-            Event::SessionEstablished { peer, via, .. } => {
-                if let Some(peer) = name(state, &peer) {
-                    debug!(%peer, ?via, "session established");
-                    if let Some(endpoint) = via.udp() {
-                        self.report(News::Reached(peer, endpoint));
-                    }
-                }
-                state.tell_epoch_to(&peer, now);
-            }
-            Event::PeerUnresponsive { peer, .. } => {
-                if let Some(peer) = name(state, &peer) {
-                    info!(%peer, "peer does not answer");
-                }
-            }
-            Event::MtuChanged { peer, mtu } => {
-                if let Some(peer) = name(state, &peer) {
-                    debug!(%peer, mtu, "size of packets changed");
-                }
-                self.mtus.send_modify(|mtus| {
-                    match mtu {
-                        MTU_BASE => mtus.remove(&peer),
-                        mtu => mtus.insert(peer, mtu),
-                    };
-                });
-            }
-            Event::ClockDiffers { peer, ahead_millis } => {
-                if let Some(peer) = name(state, &peer) {
-                    warn!(%peer, ahead_millis, "clocks differ");
-                }
-            }
-            other => debug!(?other, "an event that this release does not act on"),
-        }
-    }
-
     pub(crate) fn send(&self, to: Remote, datagram: &[u8]) {
         let endpoint = match to {
             Remote::Udp(endpoint) => endpoint,
@@ -620,17 +459,6 @@ impl Overlay {
         };
         if let Err(error) = self.socket.send_near(endpoint, OPENER_HOPS, datagram) {
             debug!(%to, %error, "could not send");
-        }
-    }
-
-    fn measure(&self, wanted: Measuring) {
-        // What is lost is not answered, and so tried again.
-        let _ = self.measuring.try_send(wanted);
-    }
-
-    fn report(&self, news: News) {
-        if self.news.try_send(news).is_err() {
-            debug!("the control plane is behind; news dropped");
         }
     }
 
@@ -684,23 +512,6 @@ pub(crate) fn now() -> Now {
     Now {
         instant: clock::now(),
         wall: clock::wall().into(),
-    }
-}
-
-fn link(view: &PeerView, relay: Option<MachineName>, now: Instant) -> Link {
-    Link {
-        endpoint: view.via.and_then(Via::udp),
-        relay,
-        ways: view.ways,
-        mtu: view.mtu.unwrap_or(MTU_BASE),
-        reason: view.reason,
-        last_handshake: view
-            .last_handshake
-            .map(|at| now.saturating_since(at.instant)),
-        rtt: view.rtt,
-        clock_ahead_millis: view.clock_ahead_millis,
-        rx_bytes: view.received_bytes,
-        tx_bytes: view.sent_bytes,
     }
 }
 
