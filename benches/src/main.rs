@@ -10,11 +10,13 @@
 
 #![expect(clippy::print_stdout, reason = "a program that reports figures")]
 
+mod crowd;
 mod cut_off;
 mod first_reply;
 mod introductions;
 mod memory;
 mod peers;
+mod processor;
 mod recovery;
 mod relay;
 mod samples;
@@ -36,6 +38,8 @@ enum Command {
     Memory,
     /// The mesh beside other overlays: throughput, processor time, round trips under load, memory
     Peers(peers::Args),
+    /// Many peers of one agent: joining all at once, throughput, memory
+    Crowd,
     /// How long an upgrade interrupts a connection
     Upgrade,
     /// How soon a pair is well again, whatever happened
@@ -52,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Command::CutOff => cut_off::run(&program()?),
         Command::Memory => memory::run(&program()?),
         Command::Peers(args) => peers::run(&program()?, &args),
+        Command::Crowd => crowd::run(&program()?),
         Command::Upgrade => upgrade::run(&program()?),
         Command::Recovery(args) => recovery::run(&program()?, &args),
         Command::Relay => relay::run(),

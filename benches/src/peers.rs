@@ -9,7 +9,6 @@ mod chart;
 mod page;
 
 use std::{
-    fs,
     net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -22,7 +21,7 @@ use anyhow::Context as _;
 use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, ping::Pinger, wait_until};
 
 use crate::{
-    memory,
+    memory, processor,
     samples::Samples,
     yardsticks::{self, Yardstick},
 };
@@ -273,19 +272,8 @@ fn megabytes(tunnel: &Tunnel, line: &str) -> anyhow::Result<f64> {
     Ok(sum)
 }
 
-/// What both daemons have used, the kernel's work for them among it.
+/// What both daemons have used.
 fn cpu_seconds(tunnel: &Tunnel) -> anyhow::Result<f64> {
-    // Of `/proc/PID/stat`, counted from the end of the name: time for itself and for the system (proc_pid_stat(5)).
-    const TIMES: std::ops::Range<usize> = 11..13;
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let mut ticks = 0.0;
-    for pid in tunnel.daemons {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (_, fields) = stat.rsplit_once(") ").context("half a `/proc/PID/stat`")?;
-        let fields: Vec<_> = fields.split(' ').collect();
-        for field in fields.get(TIMES).context("half a `/proc/PID/stat`")? {
-            ticks += field.parse::<f64>()?;
-        }
-    }
-    Ok(ticks / TICKS_PER_SECOND)
+    let [first, second] = tunnel.daemons;
+    Ok(processor::seconds(first)? + processor::seconds(second)?)
 }
