@@ -58,7 +58,8 @@ fn bring_up(
     command
         .args(["--foreground", &interface])
         .env("LOG_LEVEL", "error")
-        .env("WG_LOG_LEVEL", "error");
+        // boringtun would become the user who logged in, and here is none.
+        .env("WG_SUDO", "true");
     let namespace = fleet.namespace(place.machines[side])?;
     let process = cage.start(program, command, namespace, &log_path)?;
 
