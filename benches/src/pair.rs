@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use mesh_core::{
     Engine, EngineConfig, Event, MTU_BASE, Now, PeerConfig, Protocol, Remote, Route, Stamp,
-    WallTime,
+    Transmit, WallTime,
 };
 use mesh_types::{Instant, WireguardPublicKey};
 use rand::{RngCore as _, SeedableRng as _};
@@ -143,10 +143,10 @@ impl Pair {
             let mut quiet = true;
             for (from, to) in [(0, 1), (1, 0)] {
                 let remote = Remote::Udp(self.ends[from].at);
-                for mut datagram in drain(&mut self.ends[from].engine, self.now) {
+                for mut transmit in drain(&mut self.ends[from].engine, self.now) {
                     quiet = false;
                     let engine = &mut self.ends[to].engine;
-                    let _ = engine.handle_datagram(remote, &mut datagram, self.now);
+                    let _ = engine.handle_datagram(remote, &mut transmit.data, self.now);
                 }
             }
             if quiet {
@@ -157,7 +157,7 @@ impl Pair {
 }
 
 /// What an engine sends; its stamps are stored at once.
-pub fn drain(engine: &mut Engine, now: Now) -> Vec<Vec<u8>> {
+pub fn drain(engine: &mut Engine, now: Now) -> Vec<Transmit> {
     let mut sent = Vec::new();
     while let Some(event) = engine.poll_event() {
         if let Event::ReserveStamps { until } = event {
@@ -165,14 +165,14 @@ pub fn drain(engine: &mut Engine, now: Now) -> Vec<Vec<u8>> {
         }
     }
     while let Some(transmit) = engine.poll_opener().or_else(|| engine.poll_transmit()) {
-        sent.push(transmit.data);
+        sent.push(transmit);
     }
     sent
 }
 
 /// An empty packet from one machine to the other.
 pub fn packet(from: usize, to: usize) -> Vec<u8> {
-    ipv6(from, to, 59, &[])
+    ipv6([address(from), address(to)], 59, &[])
 }
 
 /// A piece of a TCP connection from one machine to the other, of `packet_bytes` in all. Nobody has made its
@@ -190,16 +190,21 @@ pub fn tcp(from: usize, to: usize, packet_bytes: usize, options: &[u8]) -> Vec<u
     segment.extend(options);
     let payload_bytes = packet_bytes - 40 - header_bytes;
     segment.extend((0..=250).cycle().take(payload_bytes));
-    ipv6(from, to, 6, &segment)
+    ipv6([address(from), address(to)], 6, &segment)
 }
 
-fn ipv6(from: usize, to: usize, next_header: u8, payload: &[u8]) -> Vec<u8> {
+/// An IPv6 packet from the first address to the second. A checksum in its payload is the caller's.
+///
+/// # Panics
+///
+/// If the payload is longer than 64 KiB.
+pub fn ipv6(addresses: [Ipv6Addr; 2], next_header: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a packet is no longer than 64 KiB");
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(length.to_be_bytes());
     packet.extend([next_header, 64]);
-    for end in [from, to] {
-        packet.extend(address(end).octets());
+    for address in addresses {
+        packet.extend(address.octets());
     }
     packet.extend(payload);
     packet

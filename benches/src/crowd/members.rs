@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use mesh_benches::pair::{drain, ipv6};
 use mesh_core::{
-    Engine, EngineConfig, Event, Now, PeerConfig, Protocol, Received, Remote, Stamp, WallTime,
+    Engine, EngineConfig, Now, PeerConfig, Protocol, Received, Remote, Stamp, WallTime,
 };
 use mesh_lab::Fleet;
 use mesh_types::{AGENT_PORT, IdentitySeed, Instant, InternetSum, NetworkId, WireguardPublicKey};
@@ -212,16 +213,7 @@ impl Member {
     }
 
     fn flush(&mut self, now: Now) {
-        while let Some(event) = self.engine.poll_event() {
-            if let Event::ReserveStamps { until } = event {
-                self.engine.stamps_reserved(until, now);
-            }
-        }
-        while let Some(transmit) = self
-            .engine
-            .poll_opener()
-            .or_else(|| self.engine.poll_transmit())
-        {
+        for transmit in drain(&mut self.engine, now) {
             if let Remote::Udp(to) = transmit.to {
                 // Lost, as it may be on any network.
                 let _ = self.socket.send_to(&transmit.data, to);
@@ -254,20 +246,13 @@ fn peer(key: WireguardPublicKey, address: Ipv6Addr) -> PeerConfig {
 
 fn echo_request(from: Ipv6Addr, to: Ipv6Addr) -> Vec<u8> {
     let mut echo = [ECHO_REQUEST, 0, 0, 0, 0, 1, 0, 1];
-    let length = 8;
     let checksum = InternetSum::default()
         .with(&from.octets())
         .with(&to.octets())
-        .with_number(length)
+        .with_number(8)
         .with_number(ICMPV6.into())
         .with(&echo)
         .checksum();
     echo[2..4].copy_from_slice(&checksum);
-    let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend(length.to_be_bytes());
-    packet.extend([ICMPV6, 64]);
-    packet.extend(from.octets());
-    packet.extend(to.octets());
-    packet.extend(echo);
-    packet
+    ipv6([from, to], ICMPV6, &echo)
 }
