@@ -3,9 +3,9 @@
 use crate::samples::{median, spread};
 
 const WIDTH: f64 = 760.0;
-const NAMES_WIDTH: f64 = 150.0;
+const NAMES_WIDTH: f64 = 190.0;
 /// Of the longest bar; what is right of it is for its figure.
-const BARS_WIDTH: f64 = 480.0;
+const BARS_WIDTH: f64 = 440.0;
 const BAR_HEIGHT: f64 = 16.0;
 const GROUP_GAP: f64 = 10.0;
 const HEAD_HEIGHT: f64 = 34.0;

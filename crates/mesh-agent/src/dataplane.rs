@@ -306,6 +306,10 @@ pub(crate) fn open<'a>(
             overlay.handle_agent_packet(&peer, via, packet);
             None
         }
+        Opened::Stray => {
+            overlay.handle_stray(from);
+            None
+        }
         Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,
     }
 }

@@ -364,6 +364,11 @@ impl Overlay {
         self.with(|state, now| state.engine.handle_agent_packet(peer, via, packet, now));
     }
 
+    /// Data of a session that is not known, from `from`.
+    pub(crate) fn handle_stray(&self, from: Remote) {
+        self.with(|state, now| state.engine.handle_stray(from, now));
+    }
+
     /// Runs the timers that are due. Returns how long until the next; `None`: none is set.
     pub(crate) fn run_timers(&self) -> Option<Duration> {
         let timeout = self.with(|state, now| {

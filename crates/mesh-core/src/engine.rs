@@ -12,6 +12,7 @@ mod peer;
 mod predict;
 mod recall;
 mod story;
+mod strays;
 mod timers;
 mod ways;
 
@@ -28,7 +29,7 @@ use mesh_wire::{reflect::Heard, relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Agreement, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp,
+    Curve, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp,
     StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
 };
 use context::Context;
@@ -157,12 +158,12 @@ impl Engine {
         engine
     }
 
-    /// Agrees with peers by other means than [`x25519`](crate::x25519). They have to come to the same: this
+    /// Reckons with keys by other means than [`X25519`](crate::X25519). What two keys agree on has to be the same: this
     /// is for simulations, which know what the other side has computed already.
     #[must_use]
-    pub fn with_agreement(mut self, agreement: Agreement) -> Self {
+    pub fn with_curve(mut self, curve: Curve) -> Self {
         let keys = self.context.keys;
-        self.context.keys = keys.with_agreement(agreement);
+        self.context.keys = keys.with_curve(curve);
         self
     }
 
@@ -340,6 +341,10 @@ impl Engine {
                 Received::Consumed
             }
             Opened::ForEngine => Received::Refused(Refusal::Malformed),
+            Opened::Stray => {
+                self.handle_stray(from, now);
+                Received::Refused(Refusal::UnknownSession)
+            }
             Opened::Refused(refusal) => Received::Refused(refusal),
         }
     }

@@ -3,7 +3,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -38,6 +38,7 @@ pub struct Forwarding {
     sessions: ArcSwap<SessionTable>,
     moons: ArcSwap<Vec<OpenMoon>>,
     attention: Arc<AtomicBool>,
+    strays: Strays,
 }
 
 /// A moon that relays for this node.
@@ -68,6 +69,7 @@ impl Forwarding {
             sessions: ArcSwap::from_pointee(SessionTable::default()),
             moons: ArcSwap::default(),
             attention: Arc::default(),
+            strays: Strays::default(),
         }
     }
 
@@ -138,7 +140,10 @@ impl Forwarding {
         };
         let sessions = self.sessions.load();
         let Some(Entry { session, link }) = sessions.get(&header.receiver) else {
-            return Opened::Refused(Refusal::UnknownSession);
+            return match via {
+                Via::Direct(_) if self.strays.admits(now) => Opened::Stray,
+                Via::Direct(_) | Via::Relay(_) => Opened::Refused(Refusal::UnknownSession),
+            };
         };
         let bytes = datagram.len();
         let (packet, order) = match session.open(header.counter, datagram, now) {
@@ -263,6 +268,26 @@ impl Forwarding {
     }
 }
 
+/// Strays that the engine hears of, a second: as many peers as may be found again at once. Each costs a look at all.
+const STRAYS_PER_SECOND: u64 = 1000;
+
+/// How many strays there were in this second, counted up by the data threads.
+#[derive(Default)]
+struct Strays {
+    second: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Strays {
+    fn admits(&self, now: Instant) -> bool {
+        let second = now.as_micros() / 1_000_000;
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.count.store(0, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed) < STRAYS_PER_SECOND
+    }
+}
+
 /// What became of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened<'a> {
@@ -291,6 +316,9 @@ pub enum Opened<'a> {
     /// Not a transport message: the untouched datagram is for
     /// [`Engine::handle_datagram`](crate::Engine::handle_datagram).
     ForEngine,
+    /// Data of a session that is not known, which [`Engine::handle_stray`](crate::Engine::handle_stray) is to hear
+    /// of; so many a second, and the rest is [refused](Refusal::UnknownSession).
+    Stray,
     /// Nothing was done.
     Refused(Refusal),
 }

@@ -20,6 +20,7 @@
 //! Used by `mesh-agent`; `mesh-testkit` runs it over a simulated network. `docs/data-plane.md` tells
 //! the rules and where they differ from the WireGuard whitepaper.
 
+mod allowance;
 mod allowed_ips;
 mod backoff;
 mod choice;
@@ -57,7 +58,7 @@ pub use forwarding::{Forwarding, Opened, Refusal, Route};
 pub use gossip::{Gossip, Hint};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use hearsay::{Hearsay, usable_endpoints};
-pub use noise::{Agreement, Protocol, SelfTestError, self_test, x25519};
+pub use noise::{Curve, Protocol, SelfTestError, X25519, self_test};
 pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, too_big};
 pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};
 pub use port_mapping::{

@@ -15,6 +15,7 @@ mod known;
 use blake2::{Blake2s256, Digest};
 use hmac::{Mac, SimpleHmac};
 use mesh_aead::{Cipher, PacketKey, TAG_BYTES};
+use rand::RngCore;
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -77,20 +78,30 @@ pub(crate) struct TransportKeys {
     pub(crate) receive: Secret,
 }
 
-/// What two keys agree on: from the secret and the public half of one's own, and the public half of the
-/// other's.
-pub type Agreement = fn(own: &StaticSecret, own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32];
+/// The curve's arithmetic.
+#[derive(Clone, Copy)]
+pub struct Curve {
+    /// A key pair for one handshake, from random bytes.
+    pub ephemeral: fn(random: [u8; 32]) -> (StaticSecret, [u8; 32]),
+    /// What two keys agree on: from the secret and the public half of one's own, and the public half of the other's.
+    pub agree: fn(own: &StaticSecret, own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32],
+}
 
 /// X25519 (RFC 7748).
-pub fn x25519(own: &StaticSecret, _own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32] {
-    own.diffie_hellman(&PublicKey::from(*peer)).to_bytes()
-}
+pub const X25519: Curve = Curve {
+    ephemeral: |random| {
+        let secret = StaticSecret::from(random);
+        let public = PublicKey::from(&secret).to_bytes();
+        (secret, public)
+    },
+    agree: |own, _, peer| own.diffie_hellman(&PublicKey::from(*peer)).to_bytes(),
+};
 
 /// An X25519 key with its public half.
 pub(crate) struct KeyPair {
     secret: StaticSecret,
     pub(crate) public: [u8; 32],
-    agreement: Agreement,
+    curve: Curve,
 }
 
 impl KeyPair {
@@ -98,22 +109,30 @@ impl KeyPair {
         Self {
             public: PublicKey::from(&secret).to_bytes(),
             secret,
-            agreement: x25519,
+            curve: X25519,
         }
     }
 
-    /// The same key, which agrees by other means.
-    pub(crate) fn with_agreement(self, agreement: Agreement) -> Self {
-        Self { agreement, ..self }
+    /// The same key, with other arithmetic.
+    pub(crate) fn with_curve(self, curve: Curve) -> Self {
+        Self { curve, ..self }
     }
 
-    pub(crate) const fn agreement(&self) -> Agreement {
-        self.agreement
+    /// A key for one handshake of this one.
+    pub(crate) fn ephemeral(&self, rng: &mut impl RngCore) -> Self {
+        let mut random = Zeroizing::new([0; 32]);
+        rng.fill_bytes(random.as_mut());
+        let (secret, public) = (self.curve.ephemeral)(*random);
+        Self {
+            secret,
+            public,
+            curve: self.curve,
+        }
     }
 
     /// Agrees on a secret with whoever has the other public key.
     pub(crate) fn agree(&self, peer: &[u8; 32]) -> Result<Secret, NoiseError> {
-        let shared = Zeroizing::new((self.agreement)(&self.secret, &self.public, peer));
+        let shared = Zeroizing::new((self.curve.agree)(&self.secret, &self.public, peer));
         if bool::from(shared.ct_eq(&[0; 32])) {
             return Err(NoiseError::LowOrder);
         }

@@ -89,6 +89,59 @@ fn a_mesh_peer_that_restarted_is_found_again_within_four_seconds() {
 }
 
 #[test]
+fn a_peer_that_restarted_and_remembers_where_others_are_is_found_again_by_their_next_packet() {
+    for speaks_mesh in [true, false] {
+        let mut network = connected(10);
+        let now = network.now;
+        network.nodes[1].restart(now);
+        network.introduce_all_to(1, speaks_mesh, Protocol::Wireguard);
+        network.tell_endpoint(1, 0);
+        // Lost: it comes in the session that is gone.
+        let before = network.datagrams;
+        network.send(0, 1);
+        network.run_for(SHORT);
+        assert!(network.reaches(0, 1, SHORT));
+        assert!(network.reaches(1, 0, SHORT));
+        // That packet, a handshake, and what confirms it; two packets with what the path agents have to say.
+        assert!(
+            network.datagrams - before < 20,
+            "{}",
+            network.datagrams - before
+        );
+    }
+}
+
+#[test]
+fn data_of_no_session_brings_one_handshake_in_five_seconds_and_no_more() {
+    let mut network = connected(10);
+    let now = network.now;
+    network.nodes[1].restart(now);
+    network.introduce_all_to(1, true, Protocol::Wireguard);
+    network.tell_endpoint(1, 0);
+    network.set_connected(0, false);
+    network.trace = Some(Vec::new());
+    let own = network.nodes[1].endpoint;
+    let count = |network: &Network| {
+        let trace = network.trace.iter().flatten();
+        trace.filter(|(from, _)| *from == own).count()
+    };
+    let mut data = vec![0; 64];
+    (data[0], data[4]) = (4, 77);
+    for _ in 0..1_000 {
+        let unknown = SocketAddr::from(([198, 51, 100, 9], 9));
+        network.inject(1, unknown, data.clone());
+        network.run_for(Duration::from_millis(10));
+    }
+    assert_eq!(count(&network), 0, "nobody is known to be there");
+    for _ in 0..1_000 {
+        let known = network.nodes[0].endpoint;
+        network.inject(1, known, data.clone());
+        network.run_for(Duration::from_millis(10));
+    }
+    assert_eq!(count(&network), 2, "in ten seconds");
+}
+
+#[test]
 fn a_session_with_a_process_that_is_gone_gives_way_to_the_new_process() {
     // The answer of a process that ended at once arrives while its successor asks.
     let mut network = Network::pair(80);

@@ -378,7 +378,10 @@ fn a_moon_of_an_earlier_release_is_asked_every_twenty_seconds_and_nothing_else()
                     network.tell_endpoint(MOON, CLIENT);
                 }
                 Opened::ForEngine => network.inject(MOON, from, original),
-                Opened::Packet { .. } | Opened::Keepalive { .. } | Opened::Refused(_) => {}
+                Opened::Packet { .. }
+                | Opened::Keepalive { .. }
+                | Opened::Stray
+                | Opened::Refused(_) => {}
             }
         }
         network.run_for(Duration::from_millis(250));

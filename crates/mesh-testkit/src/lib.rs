@@ -9,7 +9,7 @@
 //!
 //! [`packets`] makes the IP packets that tests send.
 
-mod agreement;
+mod curve;
 mod network;
 mod node;
 pub mod packets;

@@ -11,7 +11,7 @@ use mesh_core::{
 use mesh_types::{Instant, NetworkId, WireguardPublicKey};
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, data_message_bytes};
 
-use crate::agreement;
+use crate::curve;
 
 /// A simulated machine: an engine, its data path, and what came out of them.
 pub struct Node {
@@ -181,6 +181,10 @@ impl Node {
                 Opened::Agent { peer, via, packet } => {
                     self.engine.handle_agent_packet(&peer, via, packet, clock);
                 }
+                Opened::Stray => {
+                    self.engine.handle_stray(from, clock);
+                    return self.refuse(Refusal::UnknownSession);
+                }
                 Opened::Refused(refusal) => return self.refuse(refusal),
                 Opened::ForEngine => return self.receive(from, datagram, false, now),
             }
@@ -308,7 +312,6 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
     seed_bytes[0] = number;
     let identity = identity(number);
     let key = identity.public().wireguard();
-    agreement::expect(key.as_bytes());
     let engine = Engine::new(
         EngineConfig {
             static_secret: identity.static_secret(),
@@ -319,5 +322,5 @@ fn make_engine(seed: u8, number: u8, floor: Stamp, now: Now) -> (Engine, Wiregua
         },
         now,
     );
-    (engine.with_agreement(agreement::agree), key)
+    (engine.with_curve(curve::REMEMBERED), key)
 }

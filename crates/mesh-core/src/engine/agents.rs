@@ -5,7 +5,12 @@ use mesh_wire::tunnel::{self, RelayRefused, TunnelMessage};
 use rand::RngCore;
 
 use super::{Context, Event, peer::Peer};
-use crate::{Now, Via, link::Sent, paths::Origin};
+use crate::{
+    Now, Via,
+    allowance::{Allowance, Limit},
+    link::Sent,
+    paths::Origin,
+};
 
 /// Probes of one peer under way that the owner asked for; further ones are refused until some are answered
 /// or expire.
@@ -26,10 +31,19 @@ const CLOCK_DIFFERENCE_MILLIS: i64 = 60_000;
 /// How often one peer's clock is told of, however often it changes.
 const CLOCK_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Epoch notices of one peer that are told of in [`NOTICES_SPAN`]. An honest peer sends one with each
-/// session and each roster; one that floods must not crowd out what others say.
-const NOTICES_MAX: u32 = 10;
-const NOTICES_SPAN: Duration = Duration::from_secs(10);
+/// Epoch notices of one peer that are told of. An honest peer sends one with each session and each roster; one that
+/// floods must not crowd out what others say.
+const NOTICES: Limit = Limit {
+    at_once: 10,
+    every: Duration::from_secs(1),
+};
+
+/// Words of one peer on where it is that are acted on. An honest peer sends one with each session, each change of
+/// network and each time it is asked, and again where no straight way was found.
+const CANDIDATES: Limit = Limit {
+    at_once: 16,
+    every: Duration::from_millis(250),
+};
 
 /// How much of what a peer says was told of.
 #[derive(Debug, Default)]
@@ -37,9 +51,8 @@ pub(super) struct Heard {
     /// The difference of clocks that was last told, and when.
     clock_millis: i64,
     clock_told: Option<Instant>,
-    /// When the span began in which notices are counted, and how many there were.
-    notices_since: Option<Instant>,
-    notices: u32,
+    notices: Allowance,
+    candidates: Allowance,
 }
 
 /// An echo request that waits for its answer.
@@ -172,7 +185,7 @@ impl Peer {
                 self.compare_clocks(wall_millis, context, now);
             }
             TunnelMessage::EpochNotice { serial, head_hash } => {
-                if !self.heard.takes_notice(now.instant) {
+                if !self.heard.notices.takes(NOTICES, now.instant) {
                     return;
                 }
                 context.output.event(Event::EpochNotice {
@@ -184,7 +197,11 @@ impl Peer {
             TunnelMessage::Candidates {
                 tell_yours,
                 endpoints,
-            } => self.hear_candidates(tell_yours, endpoints, context, now),
+            } => {
+                if self.heard.candidates.takes(CANDIDATES, now.instant) {
+                    self.hear_candidates(tell_yours, endpoints, context, now);
+                }
+            }
             TunnelMessage::RelayRequest {
                 id,
                 renew_seconds,
@@ -374,19 +391,5 @@ impl Peer {
             Err(reason) => TunnelMessage::RelayRefusal { id, reason },
         };
         self.say_via(answer, via, Sent::Quiet, context, now);
-    }
-}
-
-impl Heard {
-    fn takes_notice(&mut self, now: Instant) -> bool {
-        let running = self
-            .notices_since
-            .is_some_and(|since| now.saturating_since(since) < NOTICES_SPAN);
-        if !running {
-            self.notices_since = Some(now);
-            self.notices = 0;
-        }
-        self.notices = self.notices.saturating_add(1);
-        self.notices <= NOTICES_MAX
     }
 }

@@ -7,7 +7,6 @@ use std::{
 use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
-use x25519_dalek::StaticSecret;
 use zeroize::Zeroize;
 
 use super::{
@@ -103,8 +102,7 @@ impl Context {
     }
 
     pub(super) fn ephemeral(&mut self) -> KeyPair {
-        let secret = StaticSecret::random_from_rng(&mut self.rng);
-        KeyPair::new(secret).with_agreement(self.keys.agreement())
+        self.keys.ephemeral(&mut self.rng)
     }
 
     pub(super) fn add_session(&mut self, session: &Arc<Session>, link: &Arc<Link>) {

@@ -232,6 +232,18 @@ impl Peer {
         if targets.is_empty() {
             return true;
         }
+        let routine = proven.is_some() && !self.is_silent(now.instant);
+        self.initiate(targets, routine, context, now)
+    }
+
+    /// Sends an initiation to `targets`; false if it has to wait for stamps.
+    pub(super) fn initiate(
+        &mut self,
+        targets: Vec<Via>,
+        routine: bool,
+        context: &mut Context,
+        now: Now,
+    ) -> bool {
         let Some(stamp) = context.take_stamp(now) else {
             return false;
         };
@@ -241,7 +253,7 @@ impl Peer {
         else {
             return true;
         };
-        attempt.routine = proven.is_some() && !self.is_silent(now.instant);
+        attempt.routine = routine;
         for to in &attempt.targets {
             self.send_message(*to, &attempt.message, context);
         }

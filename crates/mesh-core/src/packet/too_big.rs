@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use mesh_types::{Instant, InternetSum};
 
+use crate::allowance::{Allowance, Limit};
+
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const NEXT_FRAGMENT: u8 = 44;
@@ -15,8 +17,10 @@ const QUOTED_BYTES_V6: usize = 1280 - 48;
 const QUOTED_BYTES_V4: usize = 576 - 28;
 
 /// Answers at once, and a second: who sends many packets that are too big learns it from the first.
-const ANSWERS_MAX: u32 = 100;
-const ANSWER_EVERY: Duration = Duration::from_millis(10);
+const ANSWERS: Limit = Limit {
+    at_once: 100,
+    every: Duration::from_millis(10),
+};
 
 /// The answer to an IP packet that is too big for its way, which carries `mtu` bytes, as if its destination
 /// had sent it: so it comes from where the packet's answers come from.
@@ -94,30 +98,14 @@ fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// How many such answers are given (RFC 4443 section 2.4 (f)). One owner, without a lock.
+/// How many such answers are given (RFC 4443 section 2.4 (f)).
 #[derive(Debug, Default)]
-pub struct AnswerRate {
-    spent: u32,
-    since: Option<Instant>,
-}
+pub struct AnswerRate(Allowance);
 
 impl AnswerRate {
     /// Whether another one may be given.
     pub fn allow(&mut self, now: Instant) -> bool {
-        let passed = self
-            .since
-            .map_or(Duration::MAX, |at| now.saturating_since(at));
-        let regained = passed.as_micros() / ANSWER_EVERY.as_micros();
-        if regained > 0 {
-            let regained = u32::try_from(regained).unwrap_or(u32::MAX);
-            self.spent = self.spent.saturating_sub(regained);
-            self.since = Some(now);
-        }
-        if self.spent >= ANSWERS_MAX {
-            return false;
-        }
-        self.spent += 1;
-        true
+        self.0.takes(ANSWERS, now)
     }
 }
 
@@ -195,16 +183,6 @@ mod tests {
         let mut many = ipv4(17, &[]);
         many[16] = 224;
         assert_eq!(too_big(&many, 1280), None);
-    }
-
-    #[test]
-    fn answers_are_limited_and_regained_with_time() {
-        let mut rate = AnswerRate::default();
-        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let count = |rate: &mut AnswerRate, now| (0..1000).filter(|_| rate.allow(now)).count();
-        assert_eq!(count(&mut rate, at(1000)), 100);
-        assert_eq!(count(&mut rate, at(1050)), 5);
-        assert_eq!(count(&mut rate, at(9000)), 100);
     }
 
     proptest! {

@@ -58,6 +58,11 @@ impl Paths {
             .collect()
     }
 
+    /// Whether this way is known.
+    pub(crate) fn knows(&self, via: Via) -> bool {
+        self.ways.get(via).is_some()
+    }
+
     /// How many ways are known.
     pub(crate) fn count(&self) -> usize {
         self.ways.iter().len()
