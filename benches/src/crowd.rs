@@ -29,6 +29,9 @@ const PEERS: [u16; 4] = [1, 8, 100, 1000];
 /// How long all may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between two questions of a peer that has no answer.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
 /// How long the agent is given packets for all of them, and of what size.
 const LOAD: Duration = Duration::from_secs(3);
 const LOAD_BYTES: usize = 1200;
@@ -89,7 +92,7 @@ fn seed() -> IdentitySeed {
     IdentitySeed::from_bytes(bytes)
 }
 
-/// All of the crowd ask the agent's machine for an echo at once, and again every second. Returns how long it took, and what
+/// All of the crowd ask the agent's machine for an echo at once, and again every [`ASK_EVERY`]. Returns how long it took, and what
 /// of the processor.
 fn until_all_answer(fleet: &Fleet, crowd: &mut Crowd) -> anyhow::Result<String> {
     let pid = fleet.agent_id(MACHINES[0])?;
@@ -103,7 +106,7 @@ fn until_all_answer(fleet: &Fleet, crowd: &mut Crowd) -> anyhow::Result<String> 
             "{} are not answered within {PATIENCE:?}",
             crowd.unanswered()
         );
-        if asked.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(1)) {
+        if asked.is_none_or(|at: Instant| at.elapsed() >= ASK_EVERY) {
             asked = Some(Instant::now());
             crowd.ask()?;
         }

@@ -17,9 +17,11 @@ mod introductions;
 mod memory;
 mod peers;
 mod processor;
+mod profile;
 mod recovery;
 mod relay;
 mod samples;
+mod traffic;
 mod upgrade;
 mod yardsticks;
 
@@ -38,6 +40,8 @@ enum Command {
     Memory,
     /// The mesh beside other overlays: throughput, processor time, round trips under load, memory
     Peers(peers::Args),
+    /// Where the processor's time goes: flame graphs, and what a gigabyte costs by what is done
+    Profile(profile::Args),
     /// Many peers of one agent: joining all at once, throughput, memory
     Crowd,
     /// How long an upgrade interrupts a connection
@@ -56,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Command::CutOff => cut_off::run(&program()?),
         Command::Memory => memory::run(&program()?),
         Command::Peers(args) => peers::run(&program()?, &args),
+        Command::Profile(args) => profile::run(&program()?, &args),
         Command::Crowd => crowd::run(&program()?),
         Command::Upgrade => upgrade::run(&program()?),
         Command::Recovery(args) => recovery::run(&program()?, &args),

@@ -8,26 +8,26 @@
 mod chart;
 mod page;
 
+pub(crate) use self::{chart::escaped, page::machine};
+
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::Context as _;
-use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, ping::Pinger, wait_until};
+use mesh_lab::{Cage, Fleet, ping::Pinger};
 
 use crate::{
     memory, processor,
     samples::Samples,
+    traffic::{self, MACHINES, figure},
     yardsticks::{self, Yardstick},
 };
 
-const SECONDS: &str = "3";
-const MACHINES: [&str; 2] = ["galena", "pyrite"];
+const SECONDS: u32 = 3;
 const STREAMS: [usize; 2] = [1, 4];
 
 /// Of a packet that a program hands over by itself, as calls and games do.
@@ -86,7 +86,7 @@ pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
     let mut fleets = Vec::new();
     let programs = args.programs.iter().map(AsRef::as_ref);
     for program in [program].into_iter().chain(programs) {
-        let fleet = join(program)?;
+        let fleet = traffic::join(program, &[])?;
         let name = match args.programs.is_empty() {
             true => "mesh".to_owned(),
             false => program.display().to_string(),
@@ -116,7 +116,7 @@ pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
     let cage = Cage::new()?;
     let _servers: Vec<_> = fleets
         .iter()
-        .map(|fleet| serve(fleet, &cage))
+        .map(|fleet| traffic::serve(fleet, &cage))
         .collect::<anyhow::Result<_>>()?;
     for round in 1..=args.rounds {
         progress(round, args.rounds);
@@ -172,26 +172,6 @@ fn measure_all(fleets: &[Fleet], tunnels: &mut [Tunnel]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two machines that have found each other.
-fn join(program: &Path) -> anyhow::Result<Fleet> {
-    let mut fleet = Fleet::of(program, &MACHINES)?;
-    fleet.set_static_endpoints()?;
-    fleet.store_rosters(1)?;
-    for name in MACHINES {
-        fleet.start_agent(name)?;
-    }
-    let reply = fleet.ping(MACHINES[0], MACHINES[1], DAEMON_PATIENCE)?;
-    anyhow::ensure!(reply.is_some(), "the mesh does not come up");
-    Ok(fleet)
-}
-
-fn serve(fleet: &Fleet, cage: &Cage) -> anyhow::Result<Process> {
-    let mut command = Command::new("iperf3");
-    command.arg("--server");
-    let log_path = fleet.dir().join("iperf3.log");
-    cage.start("iperf3", command, fleet.namespace(MACHINES[1])?, &log_path)
-}
-
 /// One round of TCP.
 fn measure_tcp(fleet: &Fleet, tunnel: &mut Tunnel, i: usize, streams: usize) -> anyhow::Result<()> {
     let is_over = AtomicBool::new(false);
@@ -200,7 +180,7 @@ fn measure_tcp(fleet: &Fleet, tunnel: &mut Tunnel, i: usize, streams: usize) -> 
     thread::scope(|scope| {
         let pinging = scope.spawn(|| ping(&pinger, to, &is_over));
         let before = cpu_seconds(tunnel)?;
-        let received = load(fleet, to, streams);
+        let received = traffic::load(fleet, to, streams, SECONDS);
         is_over.store(true, Ordering::Relaxed);
         let cpu = cpu_seconds(tunnel)? - before;
         let pinged = pinging.join();
@@ -227,40 +207,13 @@ fn ping(pinger: &Pinger, to: IpAddr, is_over: &AtomicBool) -> anyhow::Result<Vec
     Ok(round_trips)
 }
 
-/// Bits per second and bytes that arrive.
-fn load(fleet: &Fleet, to: IpAddr, streams: usize) -> anyhow::Result<(f64, f64)> {
-    let answer = iperf3(fleet, to, &["--parallel", &streams.to_string()])?;
-    let figure = |name| figure(&answer["sum_received"], name);
-    Ok((figure("bits_per_second")?, figure("bytes")?))
-}
-
 /// Packets of a program that arrive in a second.
 fn small_packets(fleet: &Fleet, to: IpAddr) -> anyhow::Result<f64> {
     // 0: as fast as it can.
     let udp = ["--udp", "--bitrate", "0", "--length", SMALL_BYTES];
-    let answer = iperf3(fleet, to, &udp)?;
+    let answer = traffic::iperf3(fleet, to, SECONDS, &udp)?;
     let figure = |name| figure(&answer["sum"], name);
     Ok((figure("packets")? - figure("lost_packets")?) / figure("seconds")?)
-}
-
-/// What iperf3 says at the end.
-fn iperf3(fleet: &Fleet, to: IpAddr, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
-    // The server may be starting, or still be with the last one.
-    wait_until(DAEMON_PATIENCE, || {
-        let mut command = Command::new("iperf3");
-        command.args(["--client", &to.to_string(), "--time", SECONDS, "--json"]);
-        command.args(arguments);
-        let output = fleet.run_on(MACHINES[0], &mut command)?;
-        let mut answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let error = answer["error"].take();
-        anyhow::ensure!(error.is_null(), "iperf3: {error}");
-        Ok(answer["end"].take())
-    })
-}
-
-fn figure(sum: &serde_json::Value, name: &str) -> anyhow::Result<f64> {
-    let figure = sum[name].as_f64();
-    figure.with_context(|| format!("iperf3 says nothing of `{name}`"))
 }
 
 /// What both daemons have in memory, by a line of `/proc/PID/status`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
-use mesh_core::{Forwarding, Opened, Protocol, Remote, Route};
+use mesh_core::{Forwarding, Opened, Protocol, Remote, Route, Run};
 use mesh_types::Instant;
 use mesh_wire::wireguard::{DATA_HEADER_BYTES, PADDING_BYTES, data_message_bytes};
 
@@ -77,8 +77,9 @@ impl Tunnel {
         let frame_bytes = self.frame_bytes();
         let now = self.now();
         let mut done = 0;
+        let mut run = Run::default();
         for datagram in self.frames.chunks_exact_mut(frame_bytes) {
-            let opened = self.forwarding.open(self.from, datagram, now);
+            let opened = self.forwarding.open_in(&mut run, self.from, datagram, now);
             let is_whole = matches!(
                 opened,
                 Opened::Packet { packet, .. } if packet.len() == self.packet.len()

@@ -97,8 +97,13 @@ fn height(group: &Group<'_>) -> f64 {
 }
 
 fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
+    let words = escaped(words);
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>\n")
+}
+
+/// Words that are no markup.
+pub(crate) fn escaped(words: &str) -> String {
+    words.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// With as many digits as the eye wants.
@@ -121,7 +126,7 @@ mod tests {
             bars: vec![Bar::of(value)],
         };
         let svg = draw("t", &[], &[group("a<b", 120.0), group("c", 60.0)]);
-        assert!(svg.contains("width=\"480.0\"") && svg.contains("width=\"240.0\""));
+        assert!(svg.contains("width=\"440.0\"") && svg.contains("width=\"220.0\""));
         assert!(svg.contains("a&lt;b") && svg.contains(">120<") && svg.contains(">60.0<"));
     }
 }

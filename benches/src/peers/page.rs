@@ -130,7 +130,7 @@ fn groups(tunnels: &[Tunnel], bars: impl Fn(&Tunnel) -> Vec<Bar>) -> Vec<Group<'
 }
 
 /// What all this ran on.
-fn machine() -> anyhow::Result<String> {
+pub(crate) fn machine() -> anyhow::Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus
         .lines()

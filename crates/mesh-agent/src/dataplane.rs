@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, too_big};
+use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, Run, too_big};
 use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
@@ -265,10 +265,11 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Resu
             continue;
         }
         let now = clock::now();
+        let mut run = Run::default();
         let packets = batch
             .datagrams()
             .filter_map(|Datagram { from, payload, .. }| {
-                open(overlay, from.into(), payload, &mut relayed, now)
+                open(overlay, &mut run, from.into(), payload, &mut relayed, now)
             });
         tun.send(packets)?;
         if let Err(error) = relayed.flush(&overlay.socket) {
@@ -282,6 +283,7 @@ fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Resu
 /// waits in `relayed`.
 pub(crate) fn open<'a>(
     overlay: &Overlay,
+    run: &mut Run,
     from: Remote,
     payload: &'a mut [u8],
     relayed: &mut SendBatch,
@@ -294,7 +296,7 @@ pub(crate) fn open<'a>(
         overlay.handle_datagram(from, payload);
         return None;
     }
-    let opened = overlay.forwarding.open(from, payload, now);
+    let opened = overlay.forwarding.open_in(run, from, payload, now);
     // Before the packet is handed on: the answer, which may come at once, is to go out on the session
     // that this packet confirmed, not on one with a process of the peer that is gone.
     if overlay.forwarding.needs_attention() {

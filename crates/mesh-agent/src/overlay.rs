@@ -108,6 +108,8 @@ struct State {
     epoch: Option<(Serial, [u8; 32])>,
     /// Stamps that are to be reserved, and of which the control plane has not heard.
     unreserved: Option<Stamp>,
+    /// Where peers were before this process, and whose strays come from there.
+    remembered: HashMap<SocketAddr, MachineName>,
 }
 
 impl Overlay {
@@ -146,6 +148,7 @@ impl Overlay {
                 knocks: HashMap::new(),
                 epoch: None,
                 unreserved: None,
+                remembered: HashMap::new(),
             }),
             news,
             timer: OnceLock::new(),
@@ -211,6 +214,12 @@ impl Overlay {
                 .collect();
             state.engine.recall_clients(known, now);
         });
+    }
+
+    /// Hears where peers were before this process. Nothing is sent there before something comes from there.
+    pub(crate) fn set_remembered(&self, endpoints: &BTreeMap<MachineName, SocketAddr>) {
+        let by_endpoint = endpoints.iter().map(|(name, at)| (*at, name.clone()));
+        self.lock().remembered = by_endpoint.collect();
     }
 
     /// Probes every peer, and says how many there are.
@@ -366,7 +375,15 @@ impl Overlay {
 
     /// Data of a session that is not known, from `from`.
     pub(crate) fn handle_stray(&self, from: Remote) {
-        self.with(|state, now| state.engine.handle_stray(from, now));
+        self.with(|state, now| {
+            if let Some(endpoint) = from.udp()
+                && let Some(peer) = state.remembered.get(&endpoint)
+                && let Some(key) = state.directory.key(peer)
+            {
+                state.engine.set_candidates(&key, vec![endpoint], now);
+            }
+            state.engine.handle_stray(from, now);
+        });
     }
 
     /// Runs the timers that are due. Returns how long until the next; `None`: none is set.

@@ -24,6 +24,8 @@ const FILE_BYTES_MAX: usize = 2 << 20;
 pub(crate) struct Remembered {
     path: PathBuf,
     endpoints: BTreeMap<MachineName, SocketAddr>,
+    /// Whether the file says something else.
+    changed: bool,
 }
 
 impl Remembered {
@@ -31,7 +33,11 @@ impl Remembered {
     pub(crate) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("endpoints.json");
         let endpoints = load(&path);
-        Self { path, endpoints }
+        Self {
+            path,
+            endpoints,
+            changed: false,
+        }
     }
 
     /// Where `peer` was reached last.
@@ -39,22 +45,35 @@ impl Remembered {
         self.endpoints.get(peer).copied()
     }
 
-    /// Stores that `peer` was reached at `endpoint`, if that is news; who is in `roster` no more is
-    /// forgotten.
+    /// All of them.
+    pub(crate) const fn endpoints(&self) -> &BTreeMap<MachineName, SocketAddr> {
+        &self.endpoints
+    }
+
+    /// Notes that `peer` was reached at `endpoint`; true if that is news, to be [stored](Self::store). Who is in `roster`
+    /// no more is forgotten.
     pub(crate) fn reached(
         &mut self,
         peer: MachineName,
         endpoint: SocketAddr,
         roster: Option<&Roster>,
-    ) {
+    ) -> bool {
         if self.endpoints.insert(peer, endpoint) == Some(endpoint) {
-            return;
+            return false;
         }
         if let Some(roster) = roster {
             let members = roster.members();
             self.endpoints.retain(|name, _| members.contains_key(name));
         }
-        store(&self.path, &self.endpoints);
+        self.changed = true;
+        true
+    }
+
+    /// Stores what was noted since the last time.
+    pub(crate) fn store(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            store(&self.path, &self.endpoints);
+        }
     }
 }
 
@@ -101,14 +120,17 @@ mod tests {
         let mut fleet = Fleet::new(&["cinnabar", "galena"]);
         let both = fleet.roster(1);
         let mut remembered = Remembered::load(dir.path());
-        remembered.reached(name("galena"), at(1), Some(&both));
-        remembered.reached(name("cinnabar"), at(2), Some(&both));
+        assert!(remembered.reached(name("galena"), at(1), Some(&both)));
+        assert!(remembered.reached(name("cinnabar"), at(2), Some(&both)));
+        assert!(!remembered.reached(name("cinnabar"), at(2), Some(&both)));
+        remembered.store();
         let mut again = Remembered::load(dir.path());
         assert_eq!(again.endpoint(&name("galena")), Some(at(1)));
 
         fleet.members.remove(&name("galena"));
         let one = fleet.roster(2);
         again.reached(name("cinnabar"), at(3), Some(&one));
+        again.store();
         let last = Remembered::load(dir.path());
         assert_eq!(last.endpoint(&name("galena")), None);
         assert_eq!(last.endpoint(&name("cinnabar")), Some(at(3)));

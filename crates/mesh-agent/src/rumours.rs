@@ -4,12 +4,16 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use mesh_core::Stamp;
 use mesh_os::file::{self, ReadFileError, WriteFileError};
 use mesh_types::MachineName;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{self, Instant},
+};
 use tracing::warn;
 
 use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News, remembered::Remembered};
@@ -17,12 +21,29 @@ use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News, remembe
 /// The longest stamp file, in bytes: a number of 64 bits and a line feed.
 const STAMP_BYTES_MAX: usize = 32;
 
+/// Where peers were reached is stored so long after the first of them: a thousand that come at once are one file.
+const STORE_AFTER: Duration = Duration::from_secs(1);
+
 /// Acts on all news, for ever.
 pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
     let asked: Arc<Mutex<BTreeSet<MachineName>>> = Arc::default();
     let gossip = Gossip::start(&agent);
     let mut remembered = Remembered::load(&agent.config().state_dir);
-    while let Some(news) = news.recv().await {
+    agent.overlay.set_remembered(remembered.endpoints());
+    let mut store_at = None;
+    loop {
+        let news = match store_at {
+            Some(at) => time::timeout_at(at, news.recv()).await,
+            None => Ok(news.recv().await),
+        };
+        let Ok(news) = news else {
+            store_at = None;
+            tokio::task::block_in_place(|| remembered.store());
+            continue;
+        };
+        let Some(news) = news else {
+            return;
+        };
         match news {
             News::NeedEndpoints(peer) => {
                 // First of all: no controller has to be asked for it.
@@ -42,9 +63,9 @@ pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
             News::Epoch(peer, serial) => gossip.hear(&agent, peer, serial),
             News::Reached(peer, endpoint) => {
                 let roster = agent.roster();
-                tokio::task::block_in_place(|| {
-                    remembered.reached(peer, endpoint, roster.as_deref());
-                });
+                if remembered.reached(peer, endpoint, roster.as_deref()) {
+                    store_at.get_or_insert(Instant::now() + STORE_AFTER);
+                }
             }
             News::ReserveStamps(until) => reserve(&agent, until),
         }

@@ -30,7 +30,7 @@ use x25519_dalek::StaticSecret;
 
 use crate::{
     Curve, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp,
-    StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, packet::ip_header,
+    StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, forwarding::Run, packet::ip_header,
 };
 use context::Context;
 pub use handover::{TakeOverError, TakenOver};
@@ -327,7 +327,10 @@ impl Engine {
                 Err(refusal) => Received::Refused(refusal),
             };
         }
-        match self.forwarding().open_data(via, datagram, now.instant) {
+        match self
+            .forwarding()
+            .open_data(&mut Run::default(), via, datagram, now.instant)
+        {
             Opened::Packet { peer, packet } => {
                 self.touch(peer.as_bytes(), now);
                 Received::Packet { peer, packet }

@@ -96,6 +96,17 @@ impl Forwarding {
 
     /// Opens a datagram from the network in place.
     pub fn open<'a>(&self, from: Remote, datagram: &'a mut [u8], now: Instant) -> Opened<'a> {
+        self.open_in(&mut Run::default(), from, datagram, now)
+    }
+
+    /// The same for one of many that came at once: what the last ones had in common is not looked up again.
+    pub fn open_in<'a>(
+        &self,
+        run: &mut Run,
+        from: Remote,
+        datagram: &'a mut [u8],
+        now: Instant,
+    ) -> Opened<'a> {
         let Some((via, offset)) = self.unwrap(from, datagram) else {
             return Opened::Refused(Refusal::NotRelayed);
         };
@@ -103,7 +114,7 @@ impl Forwarding {
         if !is_data(relayed) {
             return Opened::ForEngine;
         }
-        self.open_data(via, relayed, now)
+        self.open_data(run, via, relayed, now)
     }
 
     /// Whether a datagram is a frame of a moon that relays for this node, and so not one for a moon that this
@@ -131,6 +142,7 @@ impl Forwarding {
 
     pub(crate) fn open_data<'a>(
         &self,
+        run: &mut Run,
         via: Via,
         datagram: &'a mut [u8],
         now: Instant,
@@ -138,13 +150,13 @@ impl Forwarding {
         let Some(header) = DataHeader::parse(datagram) else {
             return Opened::Refused(Refusal::Malformed);
         };
-        let sessions = self.sessions.load();
-        let Some(Entry { session, link }) = sessions.get(&header.receiver) else {
+        let Some(of_run) = run.find(header.receiver, &self.sessions) else {
             return match via {
                 Via::Direct(_) if self.strays.admits(now) => Opened::Stray,
                 Via::Direct(_) | Via::Relay(_) => Opened::Refused(Refusal::UnknownSession),
             };
         };
+        let Entry { session, link } = &of_run.entry;
         let bytes = datagram.len();
         let (packet, order) = match session.open(header.counter, datagram, now) {
             Ok(opened) => opened,
@@ -153,7 +165,11 @@ impl Forwarding {
             Err(OpenFailure::Replayed) => return Opened::Refused(Refusal::Replayed),
         };
         link.note_authentic(bytes);
-        self.learn_way(link, session, order, via);
+        // A packet that was overtaken says nothing about where the peer is.
+        if order != Order::Late && of_run.via != Some(via) {
+            self.learn_way(link, session, via);
+            of_run.via = Some(via);
+        }
         if session.confirm() {
             link.raise();
         }
@@ -164,7 +180,7 @@ impl Forwarding {
         {
             link.raise();
         }
-        self.judge(link, via, packet, now)
+        self.judge(of_run, via, packet, now)
     }
 
     /// Whether the engine's owner has to call [`Engine::handle_timeout`](crate::Engine::handle_timeout)
@@ -200,11 +216,12 @@ impl Forwarding {
     /// Decides where the packet of an authentic message goes.
     fn judge<'a>(
         &self,
-        link: &Arc<Link>,
+        of_run: &mut OfRun,
         via: Via,
         packet: &'a mut [u8],
         now: Instant,
     ) -> Opened<'a> {
+        let link = &of_run.entry.link;
         let peer = link.peer;
         if packet.is_empty() {
             return Opened::Keepalive { peer };
@@ -219,13 +236,13 @@ impl Forwarding {
             return Opened::Agent { peer, via, packet };
         }
         link.note_data_received(now);
-        let allowed = self
-            .routes
-            .load()
-            .lookup(header.source)
-            .is_some_and(|owner| Arc::ptr_eq(owner, link));
-        if !allowed {
-            return Opened::Refused(Refusal::WrongSource);
+        if of_run.source != Some(header.source) {
+            let routes = self.routes.load();
+            let owner = routes.lookup(header.source);
+            if !owner.is_some_and(|owner| Arc::ptr_eq(owner, link)) {
+                return Opened::Refused(Refusal::WrongSource);
+            }
+            of_run.source = Some(header.source);
         }
         let packet = &mut packet[..header.packet_bytes];
         clamp(packet, || link.mtu());
@@ -233,12 +250,9 @@ impl Forwarding {
     }
 
     /// Notes by which way the newest packet came. A peer with stock WireGuard roams there at once; for a
-    /// mesh peer the engine proves the way first. A packet that was overtaken, or that belongs to an older
-    /// session, says nothing about where the peer is.
-    fn learn_way(&self, link: &Link, session: &Arc<Session>, order: Order, via: Via) {
-        if order == Order::Late {
-            return;
-        }
+    /// mesh peer the engine proves the way first. One that belongs to an older session says nothing about where the peer
+    /// is.
+    fn learn_way(&self, link: &Link, session: &Arc<Session>, via: Via) {
         if link.via() == Some(via) {
             return link.note_usual_way();
         }
@@ -265,6 +279,38 @@ impl Forwarding {
 
     fn is_agents(&self, address: IpAddr) -> bool {
         address == IpAddr::V6(self.agent_address)
+    }
+}
+
+/// What datagrams that came at once have in common, for [`Forwarding::open_in`]: mostly one peer sent them all, in one
+/// session and by one way. To be made anew for each batch: an address that goes to another peer meanwhile is still its
+/// former owner's. A session that was taken away opens nothing all the same.
+#[derive(Default)]
+pub struct Run(Option<OfRun>);
+
+/// What the last datagram was found to be.
+struct OfRun {
+    index: u32,
+    entry: Entry,
+    /// The way that was learned.
+    via: Option<Via>,
+    /// An inner source address that is the peer's.
+    source: Option<IpAddr>,
+}
+
+impl Run {
+    /// The session with this index, and what is known of it; `None`: there is none.
+    fn find(&mut self, index: u32, sessions: &ArcSwap<SessionTable>) -> Option<&mut OfRun> {
+        if self.0.as_ref().is_none_or(|of_run| of_run.index != index) {
+            let entry = sessions.load().get(&index)?.clone();
+            self.0 = Some(OfRun {
+                index,
+                entry,
+                via: None,
+                source: None,
+            });
+        }
+        self.0.as_mut()
     }
 }
 

@@ -54,7 +54,7 @@ pub use engine::{
     Engine, EngineConfig, Event, Keeping, MoonView, OPENER_HOPS, PacketRefused, PeerConfig,
     PeerState, PeerStory, PeerView, Received, TakeOverError, TakenOver, Transmit,
 };
-pub use forwarding::{Forwarding, Opened, Refusal, Route};
+pub use forwarding::{Forwarding, Opened, Refusal, Route, Run};
 pub use gossip::{Gossip, Hint};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use hearsay::{Hearsay, usable_endpoints};

@@ -20,12 +20,13 @@ mod budget;
 mod doubt;
 mod history;
 mod mtu;
+mod pause;
 mod predict;
 mod table;
 mod view;
 mod why;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use mesh_types::{Instant, WireguardPublicKey};
 
@@ -185,9 +186,15 @@ impl Paths {
         self.relay_only && !via.is_relay()
     }
 
-    /// Hears of a way; true if it is new. It is probed from now on.
+    /// Hears of a way; true if it is new. It is probed from now on. Where there is no room, and none could be probed, who
+    /// tells of ever others is not listened to.
     pub(crate) fn learn(&mut self, via: Via, origin: Origin, now: Instant) -> bool {
-        !self.bars(via) && self.ways.learn(via, origin, self.selected, now)
+        let is_idle_talk =
+            || origin == Origin::Told && self.ways.is_full() && !self.budget.is_left(now);
+        if self.bars(via) || !self.knows(via) && is_idle_talk() {
+            return false;
+        }
+        self.ways.learn(via, origin, self.selected, now)
     }
 
     /// Hears from the peer itself where it is: what was told before and did not answer is no more.
@@ -198,18 +205,19 @@ impl Paths {
             // It is behind another NAT, perhaps.
             self.predict.forget();
         }
+        let told: BTreeSet<Via> = ways.iter().copied().collect();
         self.ways.retain(|via, way| {
             way.is_proven()
                 || via.udp().is_none()
                 || way.burst.is_some()
                 || Some(*via) == selected
-                || ways.contains(via)
+                || told.contains(via)
         });
         for via in ways {
             self.learn(*via, Origin::Told, now);
         }
         for (via, way) in self.ways.iter_mut() {
-            way.told = ways.contains(via);
+            way.told = told.contains(via);
         }
     }
 
@@ -411,68 +419,6 @@ impl Paths {
         .flatten()
         .map(|at| at.max(now + Duration::from_millis(1)))
         .min()
-    }
-
-    /// A relayed pair that speaks after a pause looks for a straight way at once. What it heard of during
-    /// the pause is tried from here on: an idle pair sends nothing. A straight way that was kept over the pause, as
-    /// there was no relay to fall back on, may be one that a NAT has forgotten: true if a handshake is to tell.
-    fn run_warmth(&mut self, facts: &Facts, now: Instant) -> bool {
-        self.run_cold(facts, now);
-        let warm = is_warm(facts, now);
-        let mut handshake = false;
-        if warm && !self.warm {
-            handshake = self.has_kept_a_way(now);
-            self.stale = handshake;
-            for (_, way) in self.ways.iter_mut() {
-                way.burst = way.burst.map(|_| (now, 0));
-                // What it did before the pause says nothing of now.
-                way.owed = 0;
-            }
-            if !self.is_best_kind() {
-                self.retry = Some((now, RETRY.0 / 2));
-                self.begin_search(now);
-            }
-        }
-        self.warm = warm;
-        handshake
-    }
-
-    /// Whether a straight way is in use that has not answered for as long as a pause lasts.
-    fn has_kept_a_way(&self, now: Instant) -> bool {
-        let way = self.selected.filter(|via| !via.is_relay());
-        let answered = way.map(|via| self.ways.get(via).and_then(|way| way.answered));
-        answered.is_some_and(|at| at.is_none_or(|at| now.saturating_since(at) >= WARM))
-    }
-
-    /// Whether a handshake is to go by all ways, and not only by the one in use.
-    pub(crate) fn is_stale(&self) -> bool {
-        self.stale
-    }
-
-    /// An idle pair lets its straight way go: a NAT forgets it, and what comes first after a pause is not to
-    /// be lost on it. Without a relay there is nothing to fall back on.
-    fn run_cold(&mut self, facts: &Facts, now: Instant) {
-        if self.cold_due(facts).is_none_or(|at| now < at) {
-            return;
-        }
-        for (via, way) in self.ways.iter_mut() {
-            if !via.is_relay() {
-                way.rtt = None;
-                way.burst = None;
-            }
-        }
-        self.retry = Some((now, RETRY.0));
-        if let Some(selected) = self.selected {
-            self.history.note(PathChange::LetGo(selected), now);
-        }
-        if let Some(relay) = self.ways.best_relay() {
-            self.select(relay, now);
-        }
-    }
-
-    fn cold_due(&self, facts: &Facts) -> Option<Instant> {
-        let may_let_go = self.is_straight() && self.ways.best_relay().is_some();
-        facts.traffic.filter(|_| may_let_go).map(|at| at + WARM)
     }
 
     /// Chooses the best of the other ways that answered, at or after `since` if given.

@@ -181,6 +181,33 @@ fn a_member_that_tells_100_000_lies_a_second_has_few_probes_sent() {
 }
 
 #[test]
+fn who_told_lies_is_listened_to_again_after_a_while() {
+    let mut network = watched(8, 3);
+    let told = |network: &Network, endpoint: SocketAddr| {
+        let ways = network.nodes[VICTIM].engine.paths(&network.key(LIAR));
+        ways.iter().any(|way| way.via.udp() == Some(endpoint))
+    };
+    let tell = |network: &mut Network, endpoints| {
+        let message = TunnelMessage::Candidates {
+            tell_yours: false,
+            endpoints,
+        };
+        say(network, message);
+    };
+    // Each takes time to judge: so many are judged at once, and the others are not looked at.
+    for number in 1..=1_000 {
+        tell(&mut network, third_parties(number));
+    }
+    let last = third_parties(1_000)[0];
+    assert!(!told(&network, last));
+    tell(&mut network, vec![last]);
+    assert!(!told(&network, last));
+    network.run_for(Duration::from_secs(60));
+    tell(&mut network, vec![last]);
+    assert!(told(&network, last));
+}
+
+#[test]
 fn the_same_introduction_replayed_for_ever_gets_two_probes_a_second() {
     const MINUTES: usize = 10;
     let mut network = watched(4, 3);

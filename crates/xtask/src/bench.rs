@@ -14,6 +14,7 @@ pub(crate) const BENCHES: &str = "mesh-benches";
 
 /// Relative to the workspace.
 const PEERS_PAGE: &str = "docs/peers.md";
+const PROFILE_PAGE: &str = "docs/profile.md";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,18 +34,26 @@ enum What {
         /// Other builds of `mesh`, which are measured in place of the overlays; the table is printed then
         programs: Vec<PathBuf>,
     },
+    /// Draw where the processor's time goes, into `docs/profile.md`
+    Profile,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     build_release(&["mesh", BENCHES])?;
-    let What::Peers { rounds, programs } = &args.what;
     let mut measure = Command::new(program(BENCHES));
-    measure
-        .args(["peers", "--rounds", &rounds.to_string()])
-        .args(programs)
-        .env("MESH_BIN", mesh_program());
-    if programs.is_empty() {
-        measure.arg("--page").arg(root().join(PEERS_PAGE));
+    measure.env("MESH_BIN", mesh_program());
+    match &args.what {
+        What::Peers { rounds, programs } => {
+            measure.args(["peers", "--rounds", &rounds.to_string()]);
+            measure.args(programs);
+            if programs.is_empty() {
+                measure.arg("--page").arg(root().join(PEERS_PAGE));
+            }
+        }
+        What::Profile => {
+            measure.args(["profile", "--page"]);
+            measure.arg(root().join(PROFILE_PAGE));
+        }
     }
     run_to_end(&mut measure)
 }

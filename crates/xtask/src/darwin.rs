@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use crate::process::{root, shown};
+use crate::process::{Priority, program, root, shown};
 
 /// The script, relative to the workspace.
 const SCRIPT: &str = "tests/setup/check-darwin.sh";
@@ -67,16 +67,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         &args.target
     };
-    match check(targets, args.link)? {
+    match check(targets, args.link, Priority::Usual)? {
         Outcome::Passed => Ok(()),
         Outcome::Unavailable(reason) => bail!("nothing was checked for macOS: {reason}"),
     }
 }
 
 /// Checks the program for `targets`, and links it if `link` says so.
-pub(crate) fn check(targets: &[Target], link: bool) -> anyhow::Result<Outcome> {
+pub(crate) fn check(targets: &[Target], link: bool, priority: Priority) -> anyhow::Result<Outcome> {
     let verb = if link { "setup-build" } else { "setup" };
-    let setup = script(verb, None).stdout(Stdio::null()).output();
+    let setup = script(verb, None, priority).stdout(Stdio::null()).output();
     let setup = setup.context("cannot run bash")?;
     if !setup.status.success() {
         let said = String::from_utf8_lossy(&setup.stderr);
@@ -84,18 +84,18 @@ pub(crate) fn check(targets: &[Target], link: bool) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Unavailable(last.unwrap_or("no reason").to_owned()));
     }
     for target in targets {
-        step(*target, "clippy", &[])?;
+        step(*target, "clippy", &[], priority)?;
     }
     for target in targets.iter().filter(|_| link) {
-        step(*target, "build", &UNOPTIMISED)?;
+        step(*target, "build", &UNOPTIMISED, priority)?;
         is_program(*target)?;
     }
     Ok(Outcome::Passed)
 }
 
-fn step(target: Target, verb: &str, settings: &[&str]) -> anyhow::Result<()> {
+fn step(target: Target, verb: &str, settings: &[&str], priority: Priority) -> anyhow::Result<()> {
     let start = Instant::now();
-    let mut command = script(verb, Some(target));
+    let mut command = script(verb, Some(target), priority);
     command.args(["--quiet", "--package", "mesh-cli"]);
     command.args(settings.iter().flat_map(|setting| ["--config", setting]));
     println!("$ {} ({})", shown(&command), target.triple());
@@ -111,8 +111,8 @@ fn step(target: Target, verb: &str, settings: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn script(verb: &str, target: Option<Target>) -> Command {
-    let mut command = Command::new("bash");
+fn script(verb: &str, target: Option<Target>, priority: Priority) -> Command {
+    let mut command = program("bash", priority);
     command.arg(root().join(SCRIPT)).arg(verb);
     command.current_dir(root());
     // Cargo tells the programs that it runs where it builds; that is for Linux.

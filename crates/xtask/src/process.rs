@@ -40,6 +40,25 @@ pub(crate) fn cargo_command() -> Command {
     command
 }
 
+/// How a program comes among others that want the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// As any other.
+    Usual,
+    /// After all others, where the system can do that.
+    Lowest,
+}
+
+/// A program to be run so.
+pub(crate) fn program(name: &str, priority: Priority) -> Command {
+    if priority == Priority::Usual || !is_installed("chrt") {
+        return Command::new(name);
+    }
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0", name]);
+    command
+}
+
 /// Runs cargo to its end.
 pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> anyhow::Result<()> {
     run(cargo_command().args(args))

@@ -6,7 +6,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use mesh_core::Reason;
+use mesh_core::{Reason, Run};
 use mesh_os::{
     poll::{Wake, wait_readable},
     udp::{RecvBatch, SendBatch},
@@ -116,6 +116,7 @@ fn pump(
         for datagram in batch.datagrams() {
             if let Some(packet) = dataplane::open(
                 overlay,
+                &mut Run::default(),
                 datagram.from.into(),
                 datagram.payload,
                 &mut relayed,
@@ -193,6 +194,7 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
         for datagram in batch.datagrams() {
             if dataplane::open(
                 &b,
+                &mut Run::default(),
                 datagram.from.into(),
                 datagram.payload,
                 &mut SendBatch::new(),
@@ -289,6 +291,7 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
         for datagram in batch.datagrams() {
             dataplane::open(
                 overlay,
+                &mut Run::default(),
                 datagram.from.into(),
                 datagram.payload,
                 &mut SendBatch::new(),

@@ -14,7 +14,7 @@ use std::{
 use mesh_control::stream::{
     DatagramReceiver, DatagramSender, Stream, StreamListener, dial_quic, dial_tls,
 };
-use mesh_core::{Carrier, Dial, Dialler, Remote, StreamId};
+use mesh_core::{Carrier, Dial, Dialler, Remote, Run, StreamId};
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::SendBatch};
 use mesh_types::{MemberKey, PublicIdentity, WireguardPublicKey};
@@ -163,7 +163,14 @@ async fn receive(
     let mut relayed = SendBatch::new();
     while let Some(datagram) = timeout(IDLE, receiver.receive()).await?? {
         let from = Remote::Stream(id);
-        if let Some(packet) = dataplane::open(overlay, from, datagram, &mut relayed, clock::now()) {
+        if let Some(packet) = dataplane::open(
+            overlay,
+            &mut Run::default(),
+            from,
+            datagram,
+            &mut relayed,
+            clock::now(),
+        ) {
             deliver(packet);
         }
         if let Err(error) = relayed.flush(&overlay.socket) {

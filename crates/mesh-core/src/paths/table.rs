@@ -108,6 +108,11 @@ impl Table {
         self.0.iter_mut()
     }
 
+    /// Whether one has to go for another.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= WAYS_MAX
+    }
+
     /// Hears of a way; true if it is new. `selected` is never forgotten for it.
     pub(super) fn learn(
         &mut self,
@@ -127,7 +132,7 @@ impl Table {
         if origin == Origin::Heard {
             self.forget_other_ports(via, selected);
         }
-        if self.0.len() >= WAYS_MAX && !self.forget_one(selected) {
+        if self.is_full() && !self.forget_one(selected) {
             return false;
         }
         self.0.insert(via, Way::new(origin, now));
