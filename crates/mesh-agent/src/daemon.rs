@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use mesh_inventory::roster::Roster;
 use mesh_os::{
+    allocator,
     confine::{Confinement, Needs, confine},
     descriptors::Store,
     file,
@@ -81,6 +82,7 @@ struct Opened {
 ///
 /// What keeps the agent from starting, with the next step in words.
 pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
+    allocator::return_large_buffers();
     let opened = open(config, &path, logs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)

@@ -200,8 +200,7 @@ impl Overlay {
                 return;
             };
             let known = state.directory.hear(key, endpoints);
-            state.engine.set_candidates(&key, known, now);
-            state.engine.probe(&key, now);
+            state.engine.introduce(&key, known, now);
         });
     }
 

@@ -225,14 +225,29 @@ impl Engine {
     pub fn set_candidates(
         &mut self,
         key: &WireguardPublicKey,
-        mut candidates: Vec<SocketAddr>,
+        candidates: Vec<SocketAddr>,
         now: Now,
     ) {
-        candidates.retain(|candidate| !self.context.forwarding.is_inside((*candidate).into()));
-        candidates.truncate(CANDIDATES_MAX);
+        let candidates = self.takable(candidates);
         self.with_peer(key.as_bytes(), now, |peer, context| {
             peer.set_candidates(candidates, context, now);
         });
+    }
+
+    /// Hears that a peer is about to talk to this node, and where it may be reached: opens this side towards it. With a
+    /// handshake where there is no session, by one that is not repeated. Otherwise as [`Engine::set_candidates`].
+    pub fn introduce(&mut self, key: &WireguardPublicKey, candidates: Vec<SocketAddr>, now: Now) {
+        let candidates = self.takable(candidates);
+        self.with_peer(key.as_bytes(), now, |peer, context| {
+            peer.introduce(candidates, context, now);
+        });
+    }
+
+    /// What is taken of endpoints that somebody tells of.
+    fn takable(&self, mut candidates: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        candidates.retain(|candidate| !self.context.forwarding.is_inside((*candidate).into()));
+        candidates.truncate(CANDIDATES_MAX);
+        candidates
     }
 
     /// Sets the streams that lead to a peer, each a way beside its endpoints; one that is no more among them

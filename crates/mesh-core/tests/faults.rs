@@ -167,6 +167,33 @@ fn a_restarted_node_connects_at_once_in_spite_of_a_clock_that_went_back() {
 }
 
 #[test]
+fn two_that_are_introduced_and_cannot_reach_each_other_fall_silent() {
+    let mut network = connected(31);
+    network.run_for(seconds(30));
+    network.set_connected(1, false);
+    network.send(0, 1);
+    let mut before_the_end = 0;
+    for second in 0..1_200 {
+        network.run_for(seconds(1));
+        if second == 900 {
+            before_the_end = network.datagrams;
+        }
+        // As a controller does that both can reach.
+        for i in [0, 1] {
+            let asks = |event: &Event| matches!(event, Event::NeedEndpoints { .. });
+            if network.take_events(i).iter().any(asks) {
+                let (key, endpoint) = (network.key(i), network.nodes[i].endpoint);
+                let now = network.now;
+                let other = &mut network.nodes[1 - i];
+                let clock = other.clock(now);
+                other.engine.introduce(&key, vec![endpoint], clock);
+            }
+        }
+    }
+    assert_eq!(network.datagrams, before_the_end);
+}
+
+#[test]
 fn an_unreachable_peer_nobody_wants_is_left_alone_in_the_end() {
     let mut network = connected(13);
     network.run_for(seconds(30));

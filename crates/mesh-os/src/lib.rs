@@ -9,6 +9,7 @@
 //! [`udp::UdpSocket`] and [`tun::Tun`] are made for plain threads: their calls never block, and
 //! [`poll::wait_readable`] sleeps until there is something to read or somebody calls [`poll::Wake::wake`].
 
+pub mod allocator;
 pub mod clock;
 pub mod confine;
 #[cfg(any(target_os = "macos", test))]

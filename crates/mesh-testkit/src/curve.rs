@@ -1,8 +1,9 @@
 //! X25519, computed once for what is the same again: it would be most of what a simulation does.
 //!
 //! In a handshake each end computes what the other computes as well, and all machines of a simulation are on one
-//! thread: the second to ask is told what the first has computed. The keys of handshakes are drawn from 256, so that
-//! before long nearly every agreement was there before: sessions are told apart by their index. What two keys agree on is what [`X25519`] says.
+//! thread: the second to ask is told what the first has computed. The keys of handshakes are drawn from a few, so that
+//! before long nearly every agreement was there before; sessions are told apart by their index. What two keys agree on is
+//! what [`X25519`] says.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -12,9 +13,12 @@ use x25519_dalek::StaticSecret;
 /// X25519 with a memory, one on each thread.
 pub(crate) const REMEMBERED: Curve = Curve { ephemeral, agree };
 
-/// Agreements remembered, in two halves, of which the older goes: those of 256 with one another, and with a hundred
-/// machines.
-const REMEMBERED_MAX: usize = 1 << 17;
+/// Keys of handshakes.
+const EPHEMERALS: u8 = 64;
+
+/// Agreements remembered, in two halves, of which the older goes: those of [`EPHEMERALS`] with one another, and with a
+/// hundred machines.
+const REMEMBERED_MAX: usize = 1 << 15;
 
 type Pair = ([u8; 32], [u8; 32]);
 
@@ -30,7 +34,7 @@ thread_local! {
 }
 
 fn ephemeral(random: [u8; 32]) -> (StaticSecret, [u8; 32]) {
-    let [number, ..] = random;
+    let number = random[0] % EPHEMERALS;
     MEMORY.with_borrow_mut(|memory| {
         let ephemeral = memory
             .ephemerals

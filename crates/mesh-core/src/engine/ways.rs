@@ -24,6 +24,9 @@ use crate::{
 /// How often a peer is told where this node may be reached, at most.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
+/// Between two handshakes with a peer that has itself introduced: as soon as it repeats its own.
+const INTRODUCED_PACE: Duration = Duration::from_secs(1);
+
 impl Peer {
     pub(super) fn facts(&self, now: Instant) -> Facts {
         let session = self.usable_session(now).is_some();
@@ -49,6 +52,23 @@ impl Peer {
             new |= self.paths.learn(endpoint.into(), Origin::Told, now);
         }
         new
+    }
+
+    /// Hears that the peer is about to talk, and where it is. It goes on trying, and has itself introduced again each time;
+    /// if this side did so, too, two that cannot reach each other would never end.
+    pub(super) fn introduce(
+        &mut self,
+        candidates: Vec<SocketAddr>,
+        context: &mut Context,
+        now: Now,
+    ) {
+        self.set_candidates(candidates, context, now);
+        if self.usable_session(now.instant).is_some() {
+            self.probe(context, now);
+        } else if !self.is_connecting() && !self.attempted_within(INTRODUCED_PACE, now.instant) {
+            let ways = self.paths.all().collect();
+            self.initiate(ways, false, context, now);
+        }
     }
 
     /// Probes what is due to be probed.

@@ -164,19 +164,19 @@ impl Machine {
         self.dialler.network_changed(now.instant);
     }
 
-    /// Hears where a peer is, and if `probe` opens this side towards it.
+    /// Hears where a peer is, and if `talks` that it is about to talk.
     pub(super) fn hear_where(
         &mut self,
         peer: &WireguardPublicKey,
         endpoints: &[SocketAddr],
-        probe: bool,
+        talks: bool,
         now: Now,
     ) {
         let clock = self.node.clock(now);
         let known = self.hearsay.entry(*peer).or_default().hear(endpoints);
-        self.node.engine.set_candidates(peer, known, clock);
-        if probe {
-            self.node.engine.probe(peer, clock);
+        match talks {
+            true => self.node.engine.introduce(peer, known, clock),
+            false => self.node.engine.set_candidates(peer, known, clock),
         }
     }
 
