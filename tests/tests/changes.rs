@@ -16,7 +16,10 @@ const SCHEDULING: Duration = Duration::from_millis(250);
 /// The silence after which an agent doubts its way, at the earliest.
 const NOTICED: Duration = Duration::from_millis(500);
 
-/// What a moon that starts anew may cost, from when it is ready on.
+/// What an agent that starts anew may cost who talks to it, from when it is ready on.
+const AGENT_RESTARTED: Duration = Duration::from_secs(1);
+
+/// The same of a moon that two others talk through.
 const MOON_RESTARTED: Duration = Duration::from_secs(2);
 
 #[expect(clippy::print_stdout, reason = "a figure, for who looks")]
@@ -152,6 +155,37 @@ fn who_only_listens_is_reached_through_a_moon_that_was_killed_and_started() {
         let answer = fleet.ping("pyrite", "galena", MOON_RESTARTED + SCHEDULING);
         assert!(answer.unwrap().is_some(), "within {MOON_RESTARTED:?}");
     }
+}
+
+/// Who talks to it goes on in the session that is gone; without a word of the new agent's that would last three seconds.
+#[test]
+fn a_killed_agent_is_reached_at_once_by_who_goes_on_talking() {
+    if !sandbox::enter_test() {
+        return;
+    }
+    let program = program_under_test().unwrap();
+    let mut fleet = Fleet::of(&program, &["galena", "pyrite"]).unwrap();
+    fleet.set_static_endpoints().unwrap();
+    fleet.store_rosters(1).unwrap();
+    for name in fleet.names() {
+        fleet.start_agent(&name).unwrap();
+    }
+    assert!(fleet.ping("pyrite", "galena", PATIENCE).unwrap().is_some());
+    let stored_path = fleet.files("galena").unwrap().agent_state_dir();
+    let stored_path = stored_path.join("endpoints.json");
+    wait_until(PATIENCE, || {
+        let stored = std::fs::read_to_string(&stored_path).unwrap_or_default();
+        if stored.contains("pyrite") {
+            Ok(())
+        } else {
+            Err(Box::new(stored))
+        }
+    })
+    .unwrap();
+    fleet.agent_process("galena").unwrap().kill().unwrap();
+    fleet.start_agent("galena").unwrap();
+    let answer = fleet.ping("pyrite", "galena", AGENT_RESTARTED + SCHEDULING);
+    assert!(answer.unwrap().is_some(), "within {AGENT_RESTARTED:?}");
 }
 
 #[test]

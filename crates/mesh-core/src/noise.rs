@@ -82,7 +82,7 @@ pub(crate) struct TransportKeys {
 #[derive(Clone, Copy)]
 pub struct Curve {
     /// A key pair for one handshake, from random bytes.
-    pub ephemeral: fn(random: [u8; 32]) -> (StaticSecret, [u8; 32]),
+    pub ephemeral: fn(random: &[u8; 32]) -> (StaticSecret, [u8; 32]),
     /// What two keys agree on: from the secret and the public half of one's own, and the public half of the other's.
     pub agree: fn(own: &StaticSecret, own_public: &[u8; 32], peer: &[u8; 32]) -> [u8; 32],
 }
@@ -90,7 +90,7 @@ pub struct Curve {
 /// X25519 (RFC 7748).
 pub const X25519: Curve = Curve {
     ephemeral: |random| {
-        let secret = StaticSecret::from(random);
+        let secret = StaticSecret::from(*random);
         let public = PublicKey::from(&secret).to_bytes();
         (secret, public)
     },
@@ -122,7 +122,7 @@ impl KeyPair {
     pub(crate) fn ephemeral(&self, rng: &mut impl RngCore) -> Self {
         let mut random = Zeroizing::new([0; 32]);
         rng.fill_bytes(random.as_mut());
-        let (secret, public) = (self.curve.ephemeral)(*random);
+        let (secret, public) = (self.curve.ephemeral)(&random);
         Self {
             secret,
             public,

@@ -33,13 +33,13 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-fn ephemeral(random: [u8; 32]) -> (StaticSecret, [u8; 32]) {
+fn ephemeral(random: &[u8; 32]) -> (StaticSecret, [u8; 32]) {
     let number = random[0] % EPHEMERALS;
     MEMORY.with_borrow_mut(|memory| {
         let ephemeral = memory
             .ephemerals
             .entry(number)
-            .or_insert_with(|| (X25519.ephemeral)(std::array::from_fn(|i| number ^ (i as u8))));
+            .or_insert_with(|| (X25519.ephemeral)(&std::array::from_fn(|i| number ^ (i as u8))));
         ephemeral.clone()
     })
 }
@@ -77,7 +77,7 @@ mod tests {
         for seed in 0..40 {
             let own = StaticSecret::from([seed; 32]);
             let own_public = PublicKey::from(&own).to_bytes();
-            let (other, other_public) = ephemeral([seed; 32]);
+            let (other, other_public) = ephemeral(&[seed; 32]);
             assert_eq!(PublicKey::from(&other).to_bytes(), other_public);
             let shared = own.diffie_hellman(&other_public.into()).to_bytes();
             assert_eq!(agree(&own, &own_public, &other_public), shared);

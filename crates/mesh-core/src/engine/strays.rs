@@ -16,6 +16,9 @@ const PACE: Duration = Duration::from_secs(5);
 impl Engine {
     /// Acts on data of a session that is not known, which [`Forwarding::open`](crate::Forwarding::open) found.
     pub fn handle_stray(&mut self, from: Remote, now: Now) {
+        if self.handed_over {
+            return;
+        }
         let via = Via::Direct(from);
         let mut peers = self.peers.iter();
         let sender = peers.find(|(_, peer)| peer.may_have_lost_session(via, now));
