@@ -77,6 +77,13 @@ impl Remembered {
     }
 }
 
+/// What was noted last is stored at the end, too, however soon that comes.
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        self.store();
+    }
+}
+
 /// The machines' endpoints stored at `path`; none if that is torn, missing, or too long to be ours.
 pub(crate) fn load(path: &Path) -> BTreeMap<MachineName, SocketAddr> {
     match file::read_bounded(path, FILE_BYTES_MAX) {
@@ -123,7 +130,7 @@ mod tests {
         assert!(remembered.reached(name("galena"), at(1), Some(&both)));
         assert!(remembered.reached(name("cinnabar"), at(2), Some(&both)));
         assert!(!remembered.reached(name("cinnabar"), at(2), Some(&both)));
-        remembered.store();
+        drop(remembered);
         let mut again = Remembered::load(dir.path());
         assert_eq!(again.endpoint(&name("galena")), Some(at(1)));
 

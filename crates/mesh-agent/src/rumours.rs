@@ -21,8 +21,8 @@ use crate::{agent::Agent, chain, control, gossip::Gossip, overlay::News, remembe
 /// The longest stamp file, in bytes: a number of 64 bits and a line feed.
 const STAMP_BYTES_MAX: usize = 32;
 
-/// Where peers were reached is stored so long after the first of them: a thousand that come at once are one file.
-const STORE_AFTER: Duration = Duration::from_secs(1);
+/// Where peers were reached is stored so long after the first of them: those that come at once are one file.
+const STORE_AFTER: Duration = Duration::from_millis(200);
 
 /// Acts on all news, for ever.
 pub(crate) async fn act(agent: Arc<Agent>, mut news: mpsc::Receiver<News>) {
