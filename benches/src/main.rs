@@ -15,6 +15,7 @@ mod cut_off;
 mod first_reply;
 mod introductions;
 mod memory;
+mod page;
 mod peers;
 mod processor;
 mod profile;

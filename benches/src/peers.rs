@@ -8,8 +8,6 @@
 mod chart;
 mod page;
 
-pub(crate) use self::{chart::escaped, page::machine};
-
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},

@@ -1,6 +1,9 @@
 //! Horizontal bars as SVG, readable on light and on dark.
 
-use crate::samples::{median, spread};
+use crate::{
+    page::escaped,
+    samples::{median, spread},
+};
 
 const WIDTH: f64 = 760.0;
 const NAMES_WIDTH: f64 = 190.0;
@@ -99,11 +102,6 @@ fn height(group: &Group<'_>) -> f64 {
 fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
     let words = escaped(words);
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>\n")
-}
-
-/// Words that are no markup.
-pub(crate) fn escaped(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// With as many digits as the eye wants.

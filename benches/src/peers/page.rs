@@ -1,21 +1,19 @@
 //! The figures as a page: a table, and a chart for each thing that is measured.
 
-use std::{fs, path::Path, thread};
-
-use anyhow::Context as _;
+use std::path::Path;
 
 use super::{
     SECONDS, SMALL_BYTES, STREAMS, Tcp, Tunnel,
     chart::{self, Bar, Group},
 };
-use crate::samples::{Samples, median, spread};
+use crate::{
+    page::{Page, machine},
+    samples::{Samples, median, spread},
+};
 
 /// Writes the page, and its charts into a folder of the same name.
 pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::Result<()> {
-    let dir = path.with_extension("");
-    fs::create_dir_all(&dir)?;
-    let folder = dir.file_name().context("a page without a name")?;
-    let folder = folder.display();
+    let page = Page::new(path)?;
     let [one, four] = STREAMS;
     let legend = [format!("{one} stream"), format!("{four} streams")];
     let tcp = |figure: fn(&Tcp) -> Bar| {
@@ -59,11 +57,7 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
     ];
     let mut pictures = String::new();
     for (name, title, legend, groups) in charts {
-        fs::write(
-            dir.join(name).with_extension("svg"),
-            chart::draw(title, legend, &groups),
-        )?;
-        pictures += &format!("![{title}]({folder}/{name}.svg)\n\n");
+        pictures += &page.picture(name, title, &chart::draw(title, legend, &groups))?;
     }
     let text = format!(
         "# Beside other overlays\n\n\
@@ -77,8 +71,7 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
         machine()?,
         table(tunnels),
     );
-    fs::write(path, text.trim_end().to_owned() + "\n")
-        .with_context(|| format!("cannot write `{}`", path.display()))
+    page.write(&text)
 }
 
 /// The table.
@@ -127,25 +120,4 @@ fn groups(tunnels: &[Tunnel], bars: impl Fn(&Tunnel) -> Vec<Bar>) -> Vec<Group<'
         bars: bars(tunnel),
     });
     groups.collect()
-}
-
-/// What all this ran on.
-pub(crate) fn machine() -> anyhow::Result<String> {
-    let cpus = fs::read_to_string("/proc/cpuinfo")?;
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .and_then(|rest| rest.split_once(": "))
-        .map_or("a processor without a name", |(_, model)| model);
-    let has = |flag: &&str| cpus.split_whitespace().any(|word| word == *flag);
-    let instructions = ["avx2", "avx512f", "vaes"]
-        .into_iter()
-        .filter(|flag| has(flag));
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(format!(
-        "On {} cores of {model} ({}), Linux {}.\n",
-        thread::available_parallelism()?,
-        instructions.collect::<Vec<_>>().join(", "),
-        kernel.trim(),
-    ))
 }

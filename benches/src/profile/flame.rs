@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::stacks::Stacks;
-use crate::peers::escaped;
+use crate::page::escaped;
 
 const WIDTH: f64 = 1200.0;
 const ROW_HEIGHT: f64 = 17.0;

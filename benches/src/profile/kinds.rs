@@ -116,15 +116,13 @@ pub(super) fn of(stack: &[String]) -> usize {
     let is_of =
         |function: &String, parts: &[&str]| parts.iter().any(|part| function.contains(part));
     // The thread's name is no function.
-    let functions = stack.get(1..).unwrap_or_default().iter().rev();
-    let found = functions
-        .filter_map(|function| {
-            KINDS[..last]
-                .iter()
-                .position(|(_, parts)| is_of(function, parts))
-        })
-        .next();
-    found.unwrap_or(last)
+    let functions = stack.get(1..).unwrap_or_default().iter();
+    let kind = |function| {
+        KINDS[..last]
+            .iter()
+            .position(|(_, parts)| is_of(function, parts))
+    };
+    functions.rev().find_map(kind).unwrap_or(last)
 }
 
 #[cfg(test)]

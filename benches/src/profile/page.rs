@@ -1,24 +1,19 @@
 //! The profiles as a page: what a gigabyte costs by what is done, and the flame graphs.
 
-use std::{fs, path::Path};
-
-use anyhow::Context as _;
+use std::path::Path;
 
 use super::{Profile, Side, flame, kinds};
-use crate::peers::machine;
+use crate::page::{Page, machine};
 
 /// Writes the page, and its flame graphs into a folder of the same name.
 pub(super) fn write(path: &Path, profiles: &[Profile]) -> anyhow::Result<()> {
-    let dir = path.with_extension("");
-    fs::create_dir_all(&dir)?;
-    let folder = dir.file_name().context("a page without a name")?;
+    let page = Page::new(path)?;
     let mut pictures = String::new();
     for profile in profiles {
         for side in &profile.sides {
-            let name = format!("{}-{}.svg", profile.cipher.0, side.direction);
+            let name = format!("{}-{}", profile.cipher.0, side.direction);
             let title = title(profile, side);
-            fs::write(dir.join(&name), flame::draw(&title, &side.stacks))?;
-            pictures += &format!("![{title}]({}/{name})\n\n", folder.display());
+            pictures += &page.picture(&name, &title, &flame::draw(&title, &side.stacks))?;
         }
     }
     let text = format!(
@@ -35,8 +30,7 @@ pub(super) fn write(path: &Path, profiles: &[Profile]) -> anyhow::Result<()> {
         machine()?,
         table(profiles),
     );
-    fs::write(path, text.trim_end().to_owned() + "\n")
-        .with_context(|| format!("cannot write `{}`", path.display()))
+    page.write(&text)
 }
 
 fn title(profile: &Profile, side: &Side) -> String {

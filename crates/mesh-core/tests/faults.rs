@@ -20,6 +20,13 @@ fn connected(seed: u8) -> Network {
     network
 }
 
+/// Starts machine `i` anew: nothing is left but its roster.
+fn restart(network: &mut Network, i: usize, speaks_mesh: bool) {
+    let now = network.now;
+    network.nodes[i].restart(now);
+    network.introduce_all_to(i, speaks_mesh, Protocol::Wireguard);
+}
+
 #[test]
 fn a_lost_initiation_towards_a_mesh_peer_costs_a_second() {
     let mut network = Network::pair(3);
@@ -79,9 +86,7 @@ fn a_dead_peer_is_noticed_within_fifteen_seconds_and_found_again_within_six() {
 #[test]
 fn a_mesh_peer_that_restarted_is_found_again_within_four_seconds() {
     let mut network = connected(10);
-    let now = network.now;
-    network.nodes[1].restart(now);
-    network.introduce_all_to(1, true, Protocol::Wireguard);
+    restart(&mut network, 1, true);
     let packet = network.send(0, 1);
     assert!(!network.has_delivered(1, &packet));
     network.run_for(seconds(4));
@@ -92,9 +97,7 @@ fn a_mesh_peer_that_restarted_is_found_again_within_four_seconds() {
 fn a_peer_that_restarted_and_remembers_where_others_are_is_found_again_by_their_next_packet() {
     for speaks_mesh in [true, false] {
         let mut network = connected(10);
-        let now = network.now;
-        network.nodes[1].restart(now);
-        network.introduce_all_to(1, speaks_mesh, Protocol::Wireguard);
+        restart(&mut network, 1, speaks_mesh);
         network.tell_endpoint(1, 0);
         // Lost: it comes in the session that is gone.
         let before = network.datagrams;
@@ -114,9 +117,7 @@ fn a_peer_that_restarted_and_remembers_where_others_are_is_found_again_by_their_
 #[test]
 fn data_of_no_session_brings_one_handshake_in_five_seconds_and_no_more() {
     let mut network = connected(10);
-    let now = network.now;
-    network.nodes[1].restart(now);
-    network.introduce_all_to(1, true, Protocol::Wireguard);
+    restart(&mut network, 1, true);
     network.tell_endpoint(1, 0);
     network.set_connected(0, false);
     network.trace = Some(Vec::new());
@@ -147,9 +148,7 @@ fn a_session_with_a_process_that_is_gone_gives_way_to_the_new_process() {
     let mut network = Network::pair(80);
     network.send(0, 1);
     network.run_for(Duration::from_millis(10));
-    let now = network.now;
-    network.nodes[1].restart(now);
-    network.introduce_all_to(1, true, Protocol::Wireguard);
+    restart(&mut network, 1, true);
     network.tell_endpoint(1, 0);
     assert!(network.reaches(1, 0, SHORT));
     assert!(network.reaches(0, 1, SHORT));
@@ -159,9 +158,7 @@ fn a_session_with_a_process_that_is_gone_gives_way_to_the_new_process() {
 fn a_restarted_node_connects_at_once_in_spite_of_a_clock_that_went_back() {
     let mut network = connected(11);
     network.nodes[0].clock_ahead_millis = -3_000_000_000;
-    let now = network.now;
-    network.nodes[0].restart(now);
-    network.introduce_all_to(0, true, Protocol::Wireguard);
+    restart(&mut network, 0, true);
     network.tell_endpoint(0, 1);
     assert!(network.reaches(0, 1, SHORT));
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Engine, peer::Peer};
+use super::{Engine, peer::Peer};
 use crate::{Now, Remote, Via};
 
 /// Between two handshakes with one peer for this.
@@ -23,8 +23,9 @@ impl Engine {
         let mut peers = self.peers.iter();
         let sender = peers.find(|(_, peer)| peer.may_have_lost_session(via, now));
         if let Some(id) = sender.map(|(id, _)| *id) {
+            // One handshake, which is not repeated: the peer will notice by itself.
             self.with_peer(&id, now, |peer, context| {
-                peer.ask_for_session(via, context, now);
+                peer.initiate(vec![via], false, context, now);
             });
         }
     }
@@ -36,10 +37,5 @@ impl Peer {
         self.usable_session(now.instant).is_none()
             && self.paths.knows(via)
             && !self.attempted_within(PACE, now.instant)
-    }
-
-    /// One handshake, which is not repeated: the peer will notice by itself.
-    fn ask_for_session(&mut self, via: Via, context: &mut Context, now: Now) {
-        self.initiate(vec![via], false, context, now);
     }
 }
