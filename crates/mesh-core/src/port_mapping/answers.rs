@@ -187,14 +187,11 @@ impl PortMapper {
             return;
         };
         let here = now.saturating_since(at).as_secs();
-        let lost = match epoch.checked_sub(before) {
-            Some(there) => {
-                let there = u64::from(there);
-                here + 2 < there - there / 16 || there + 2 < here - here / 16
-            }
-            // One that went back by a second counted in another way.
-            None => before - epoch > 1,
-        };
+        let there = u64::from(epoch.saturating_sub(before));
+        // One that went back by a second may have been overtaken by the one before.
+        let lost = before.saturating_sub(epoch) > 1
+            || here + 2 < there - there / 16
+            || there + 2 < here - here / 16;
         if lost && before_protocol == protocol && self.lease.is_some() {
             self.refresh(now);
         }
