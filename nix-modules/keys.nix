@@ -78,6 +78,10 @@ in
       "tcp"
       "tcp-and-udp"
     ]) "none" "What the TUN device does in the kernel's place. For finding faults only." unset;
+    queues =
+      key types.ints.positive 2
+        "Into how many queues the interface and the port are split when they are made."
+        unset;
     port_mapping =
       key types.bool false "Whether the router is asked for a port, by PCP, NAT-PMP or UPnP."
         unset;

@@ -21,7 +21,7 @@ use mesh_lab::{Cage, Fleet, ping::Pinger};
 use crate::{
     memory, processor,
     samples::Samples,
-    traffic::{self, MACHINES, figure},
+    traffic::{self, MACHINES, Talk, figure},
     yardsticks::{self, Yardstick},
 };
 
@@ -53,8 +53,8 @@ struct Tunnel {
     /// Which of the fleets has its ends.
     fleet: usize,
     to: IpAddr,
-    /// The processes at both ends.
-    daemons: [u32; 2],
+    /// The processes at both ends, and between them.
+    daemons: Vec<u32>,
     figures: Figures,
 }
 
@@ -65,7 +65,7 @@ struct Figures {
     tcp: [Tcp; 2],
     /// Packets of [`SMALL_BYTES`] that arrived in a second.
     small_packets: Vec<f64>,
-    /// What both daemons have in memory after all this, and what of it is their own and not the program's file.
+    /// What the daemons have in memory after all this, and what of it is their own and not the program's file.
     resident: f64,
     own: f64,
 }
@@ -80,23 +80,29 @@ struct Tcp {
 }
 
 pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
+    let talks: &[Talk] = match args.programs.is_empty() {
+        true => &Talk::ALL,
+        false => &[Talk::Usual],
+    };
     let mut tunnels = Vec::new();
     let mut fleets = Vec::new();
     let programs = args.programs.iter().map(AsRef::as_ref);
     for program in [program].into_iter().chain(programs) {
-        let fleet = traffic::join(program, &[])?;
-        let name = match args.programs.is_empty() {
-            true => "mesh".to_owned(),
-            false => program.display().to_string(),
-        };
-        tunnels.push(Tunnel {
-            name,
-            fleet: fleets.len(),
-            to: fleet.address(MACHINES[1])?.into(),
-            daemons: [fleet.agent_id(MACHINES[0])?, fleet.agent_id(MACHINES[1])?],
-            figures: Figures::default(),
-        });
-        fleets.push(fleet);
+        for talk in talks {
+            let fleet = traffic::join(program, *talk)?;
+            let agents = fleet.names().into_iter().map(|name| fleet.agent_id(&name));
+            tunnels.push(Tunnel {
+                name: match args.programs.is_empty() {
+                    true => name_of(*talk).to_owned(),
+                    false => program.display().to_string(),
+                },
+                fleet: fleets.len(),
+                to: fleet.address(MACHINES[1])?.into(),
+                daemons: agents.collect::<anyhow::Result<_>>()?,
+                figures: Figures::default(),
+            });
+            fleets.push(fleet);
+        }
     }
     let others = match args.programs.is_empty() {
         true => join_others(&mut fleets[0])?,
@@ -107,7 +113,7 @@ pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
             name: format!("{yardstick} {version}"),
             fleet: 0,
             to: tunnel.to,
-            daemons: tunnel.daemons(),
+            daemons: tunnel.daemons().to_vec(),
             figures: Figures::default(),
         });
     }
@@ -214,17 +220,28 @@ fn small_packets(fleet: &Fleet, to: IpAddr) -> anyhow::Result<f64> {
     Ok((figure("packets")? - figure("lost_packets")?) / figure("seconds")?)
 }
 
-/// What both daemons have in memory, by a line of `/proc/PID/status`.
+/// What the daemons have in memory, by a line of `/proc/PID/status`.
 fn megabytes(tunnel: &Tunnel, line: &str) -> anyhow::Result<f64> {
     let mut sum = 0.0;
-    for pid in tunnel.daemons {
-        sum += memory::megabytes(pid, line)?;
+    for pid in &tunnel.daemons {
+        sum += memory::megabytes(*pid, line)?;
     }
     Ok(sum)
 }
 
-/// What both daemons have used.
+/// What the daemons have used.
 fn cpu_seconds(tunnel: &Tunnel) -> anyhow::Result<f64> {
-    let [first, second] = tunnel.daemons;
-    Ok(processor::seconds(first)? + processor::seconds(second)?)
+    let mut sum = 0.0;
+    for pid in &tunnel.daemons {
+        sum += processor::seconds(*pid)?;
+    }
+    Ok(sum)
+}
+
+const fn name_of(talk: Talk) -> &'static str {
+    match talk {
+        Talk::Usual => "mesh",
+        Talk::Chacha => "mesh, ChaCha20-Poly1305",
+        Talk::Relayed => "mesh, through a moon",
+    }
 }

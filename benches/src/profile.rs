@@ -26,7 +26,7 @@ use mesh_lab::{Cage, Fleet};
 use self::stacks::Stacks;
 use crate::{
     processor,
-    traffic::{self, MACHINES},
+    traffic::{self, MACHINES, Talk},
 };
 
 /// TCP runs for so long; samples are taken of its middle.
@@ -40,7 +40,27 @@ const FREQUENCY: &str = "997";
 /// Of each stack, in bytes: programs have no frame pointers.
 const STACK: &str = "dwarf,8192";
 
-const CIPHERS: [(&str, &str); 2] = [("aes", "AES-256-GCM"), ("chacha", "ChaCha20-Poly1305")];
+const CIPHERS: [Cipher; 2] = [
+    Cipher {
+        talk: Talk::Usual,
+        short: "aes",
+        name: "AES-256-GCM",
+    },
+    Cipher {
+        talk: Talk::Chacha,
+        short: "chacha",
+        name: "ChaCha20-Poly1305",
+    },
+];
+
+/// A cipher, and how two talk with it.
+#[derive(Clone, Copy)]
+struct Cipher {
+    talk: Talk,
+    /// In names of files.
+    short: &'static str,
+    name: &'static str,
+}
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -60,8 +80,7 @@ struct Side {
 
 /// What was seen with one cipher.
 struct Profile {
-    /// As an inventory names it, and as it is called.
-    cipher: (&'static str, &'static str),
+    cipher: Cipher,
     gigabits: f64,
     sides: [Side; 2],
 }
@@ -75,14 +94,9 @@ pub(crate) fn run(program: &Path, args: &Args) -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "it takes a minute")]
-fn measure(program: &Path, cipher: (&'static str, &'static str)) -> anyhow::Result<Profile> {
-    eprintln!("{}", cipher.1);
-    // Guests' is always among them.
-    let ciphers = match cipher.0 {
-        "chacha" => &["chacha"][..],
-        _ => &["aes", "chacha"],
-    };
-    let mut fleet = traffic::join(program, ciphers)?;
+fn measure(program: &Path, cipher: Cipher) -> anyhow::Result<Profile> {
+    eprintln!("{}", cipher.name);
+    let mut fleet = traffic::join(program, cipher.talk)?;
     let cage = Cage::new()?;
     let _server = traffic::serve(&fleet, &cage)?;
     let to = fleet.address(MACHINES[1])?.into();

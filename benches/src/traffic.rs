@@ -1,30 +1,68 @@
 //! Two machines that have found each other, and what a program of one sends to the other.
 
-use std::{net::IpAddr, path::Path, process::Command};
+use std::{fs, net::IpAddr, path::Path, process::Command};
 
 use anyhow::Context as _;
 use mesh_lab::{Cage, Fleet, Process, fleet::DAEMON_PATIENCE, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The one that sends, and the one that receives.
 pub(crate) const MACHINES: [&str; 2] = ["galena", "pyrite"];
 
-/// A fleet of two, with the ciphers that they take; all, if none is named.
-pub(crate) fn join(program: &Path, ciphers: &[&str]) -> anyhow::Result<Fleet> {
-    let mut fleet = Fleet::of(program, &MACHINES)?;
+/// Relays no slower than the machine can.
+const NO_LIMIT: &str = "512GiB";
+
+/// How the two talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Talk {
+    /// As they do by themselves: straight, with the best cipher.
+    Usual,
+    /// With the cipher of guests and stock WireGuard.
+    Chacha,
+    /// Through a moon.
+    Relayed,
+}
+
+impl Talk {
+    pub(crate) const ALL: [Self; 3] = [Self::Usual, Self::Chacha, Self::Relayed];
+}
+
+/// A fleet of the two, and of a moon where they need one.
+pub(crate) fn join(program: &Path, talk: Talk) -> anyhow::Result<Fleet> {
+    let [from, to] = MACHINES;
+    let names: &[&str] = match talk {
+        Talk::Usual | Talk::Chacha => &MACHINES,
+        Talk::Relayed => &["cinnabar", from, to],
+    };
+    let mut fleet = Fleet::of(program, names)?;
     fleet.set_static_endpoints()?;
-    if !ciphers.is_empty() {
-        fleet.edit_inventory(|inventory| {
+    match talk {
+        Talk::Usual => {}
+        Talk::Chacha => fleet.edit_inventory(|inventory| {
             for name in MACHINES {
-                inventory["machines"][name]["mesh"]["ciphers"] = Value::from(ciphers);
+                inventory["machines"][name]["mesh"]["ciphers"] = json!(["chacha"]);
             }
-        })?;
+        })?,
+        Talk::Relayed => {
+            fleet.edit_inventory(|inventory| {
+                let roles = &mut inventory["instances"]["mesh"]["roles"];
+                let limit = json!({ "settings": { "relayRateLimit": NO_LIMIT } });
+                roles["controller"]["machines"]["cinnabar"] = limit;
+                for name in MACHINES {
+                    let only = json!({ "settings": { "relayOnly": true } });
+                    roles["peer"]["machines"][name] = only;
+                }
+            })?;
+            let path = fleet.files("cinnabar")?.agent_config_path();
+            let config = fs::read_to_string(&path)?;
+            fs::write(&path, format!("{config}relay_rate = \"{NO_LIMIT}\"\n"))?;
+        }
     }
     fleet.store_rosters(1)?;
-    for name in MACHINES {
+    for name in names {
         fleet.start_agent(name)?;
     }
-    let reply = fleet.ping(MACHINES[0], MACHINES[1], DAEMON_PATIENCE)?;
+    let reply = fleet.ping(from, to, DAEMON_PATIENCE)?;
     anyhow::ensure!(reply.is_some(), "the mesh does not come up");
     Ok(fleet)
 }

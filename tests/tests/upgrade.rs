@@ -12,7 +12,7 @@ use std::{
 };
 
 use mesh_lab::{
-    Fleet,
+    Fleet, bulk,
     stream::{Counted, Stream},
 };
 use mesh_os::{link::Links, notify::Notifier};
@@ -34,7 +34,15 @@ struct Supervised {
 
 impl Supervised {
     fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// With more in the configuration of galena's agent.
+    fn start_with(config: &str) -> Option<Self> {
         let mut fleet = fleet(&["cinnabar", "galena"])?;
+        let path = fleet.files("galena").unwrap().agent_config_path();
+        let usual = fs::read_to_string(&path).unwrap();
+        fs::write(&path, usual + config).unwrap();
         let program = fleet.dir().join("installed");
         let dir = fleet.dir().join("supervise");
         install(&program, &fs::read(fleet.program()).unwrap());
@@ -157,6 +165,60 @@ fn an_upgrade_loses_at_most_one_packet_of_a_thousand_a_second() {
     assert!(same.status.success());
     let words = String::from_utf8_lossy(&same.stdout);
     assert!(words.contains("\"same\""), "{words}");
+}
+
+#[test]
+fn every_byte_arrives_as_it_was_sent_whatever_happens_on_the_way() {
+    // What four connections carry together; `BYTES` says otherwise.
+    let bytes = std::env::var("BYTES").map_or(10_000_000_000, |bytes| bytes.parse().unwrap());
+    // Several queues of the device and of the port, which are handed on as well.
+    let Some(mut galena) = Supervised::start_with("queues = 3\n") else {
+        return;
+    };
+    for name in ["cinnabar", "galena"] {
+        galena.fleet.lab().spoil(name, 5_000).unwrap();
+    }
+    let ends = ["cinnabar", "galena"].map(|name| {
+        let namespace = galena.fleet.namespace(name).unwrap().clone();
+        (namespace, galena.fleet.address(name).unwrap())
+    });
+    let begin = Instant::now();
+    let program = fs::read(galena.fleet.program()).unwrap();
+    let mut upgrades = 0;
+    std::thread::scope(|scope| {
+        let streams: Vec<_> = (0..4u64)
+            .map(|number| {
+                let [from, to] = match number % 2 {
+                    0 => [&ends[0], &ends[1]],
+                    _ => [&ends[1], &ends[0]],
+                };
+                scope.spawn(move || bulk::carry(&from.0, &to.0, to.1.into(), bytes / 4, number))
+            })
+            .collect();
+        while streams.iter().any(|stream| !stream.is_finished()) {
+            if upgrades == 1 {
+                galena.fleet.lab().renumber("galena").unwrap();
+            }
+            upgrades += 1u32;
+            let number = upgrades.to_be_bytes();
+            install(&galena.program, &[program.as_slice(), &number].concat());
+            let output = galena.upgrade();
+            assert!(output.status.success(), "{output:?}\n{}", galena.log());
+        }
+        for stream in streams {
+            stream.join().unwrap().unwrap();
+        }
+    });
+    let took = begin.elapsed();
+    let spoiled = ends_spoiled(&mut galena.fleet);
+    println!("{bytes} bytes in {took:?}, {upgrades} upgrades, lost and changed: {spoiled:?}");
+    assert!(upgrades > 1 && spoiled.iter().all(|count| *count > 0));
+}
+
+/// How many datagrams were lost and changed on their way to both machines.
+fn ends_spoiled(fleet: &mut Fleet) -> [u64; 2] {
+    let [a, b] = ["cinnabar", "galena"].map(|name| fleet.lab().spoiled(name).unwrap());
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
         ),
         (
             "cpu",
-            "Processor time of both daemons, s/GB",
+            "Processor time of the daemons, s/GB",
             &legend,
             tcp(|tcp| Bar::of_rounds(&tcp.cpu)),
         ),
@@ -50,7 +50,7 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
         ),
         (
             "memory",
-            "Memory of both daemons after all this, MB",
+            "Memory of the daemons after all this, MB",
             &[],
             groups(tunnels, |tunnel| vec![Bar::of(tunnel.figures.resident)]),
         ),
@@ -66,7 +66,8 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
          Two network namespaces, joined by virtual cables of 1500 bytes; each overlay joins the same two, at its own\n\
          defaults. One after the other carries TCP (iperf3, {SECONDS} s) while a ping goes every 10 ms, and then packets of\n\
          {SMALL_BYTES} bytes as fast as one program sends them, {rounds} rounds in turns: medians, and in brackets the least and\n\
-         the most of the rounds. Both daemons, both ends of iperf3 and the kernel share the processor.\n\n\
+         the most of the rounds. The daemons (both, and the moon's where there is one),\n\
+         both ends of iperf3 and the kernel share the processor.\n\n\
          {}\n{}\n{pictures}",
         machine()?,
         table(tunnels),
@@ -77,7 +78,7 @@ pub(super) fn write(path: &Path, tunnels: &[Tunnel], rounds: usize) -> anyhow::R
 /// The table.
 pub(super) fn table(tunnels: &[Tunnel]) -> String {
     let mut table = String::from(
-        "| | streams | TCP, Mbit/s | daemons, CPU s/GB | ping p50 / p99, ms | 64-byte packets/s | memory of both, MB (their own) |\n\
+        "| | streams | TCP, Mbit/s | daemons, CPU s/GB | ping p50 / p99, ms | 64-byte packets/s | memory of the daemons, MB (their own) |\n\
          |---|---:|---:|---:|---:|---:|---:|\n",
     );
     for Tunnel { name, figures, .. } in tunnels {

@@ -11,7 +11,7 @@ pub(super) fn write(path: &Path, profiles: &[Profile]) -> anyhow::Result<()> {
     let mut pictures = String::new();
     for profile in profiles {
         for side in &profile.sides {
-            let name = format!("{}-{}", profile.cipher.0, side.direction);
+            let name = format!("{}-{}", profile.cipher.short, side.direction);
             let title = title(profile, side);
             pictures += &page.picture(&name, &title, &flame::draw(&title, &side.stacks))?;
         }
@@ -34,7 +34,7 @@ pub(super) fn write(path: &Path, profiles: &[Profile]) -> anyhow::Result<()> {
 }
 
 fn title(profile: &Profile, side: &Side) -> String {
-    format!("{}, {}", profile.cipher.1, side.direction)
+    format!("{}, {}", profile.cipher.name, side.direction)
 }
 
 fn table(profiles: &[Profile]) -> String {

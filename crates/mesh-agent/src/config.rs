@@ -9,8 +9,11 @@ use std::{
 };
 
 use mesh_inventory::{inventory::parse_rate, roster::Signer};
-use mesh_os::paths;
-use mesh_os::{resolver::Choice, tun::Offload};
+use mesh_os::{
+    paths,
+    resolver::Choice,
+    tun::{Offload, QUEUES_MAX, usual_queues},
+};
 use mesh_types::{MachineName, NetworkId, Serial};
 use serde::Deserialize;
 use toml::de::DeTable;
@@ -21,7 +24,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "network",
     "signers",
     "controllers",
@@ -41,6 +44,7 @@ const KEYS: [&str; 19] = [
     "relay_rate",
     "port_mapping",
     "offload",
+    "queues",
 ];
 
 /// What the file must say.
@@ -97,6 +101,9 @@ pub struct Config {
     pub port_mapping: bool,
     /// `offload`: what the TUN device does in the kernel's place. Default: as much as the kernel offers.
     pub offload: Offload,
+    /// `queues`: into how many queues the device and the port are split when they are made. Default: a quarter of the
+    /// processors, 1 to 4.
+    pub queues: usize,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -168,6 +175,7 @@ struct Raw {
     relay_rate: Option<Rate>,
     port_mapping: Option<bool>,
     offload: Option<String>,
+    queues: Option<usize>,
 }
 
 /// Bytes a second, as a number or with a unit.
@@ -299,6 +307,14 @@ impl File<'_> {
                 .map(|offload| self.parse_one("offload", &offload))
                 .transpose()?
                 .unwrap_or_default(),
+            queues: match raw.queues {
+                None => usual_queues(),
+                Some(queues @ 1..=QUEUES_MAX) => queues,
+                Some(queues) => {
+                    let reason = format!("{queues}: there may be 1 to {QUEUES_MAX} here");
+                    return Err(self.wrong("queues", reason));
+                }
+            },
         })
     }
 

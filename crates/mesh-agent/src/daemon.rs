@@ -111,7 +111,7 @@ pub fn run(config: Config, path: PathBuf, logs: LogRing) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(socket_file);
     // Packets are carried until the very end, and wait in the kernel from here on.
-    agent.overlay.socket.set_patient(store.is_some());
+    agent.overlay.set_patient(store.is_some());
     threads.stop();
     if let (Ok(()), Some(store)) = (&result, &store) {
         handover::leave(&agent.overlay, store);
@@ -137,7 +137,7 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
     let stamp = rumours::load_stamp(&config.state_dir);
     let own = identity.public().node_id();
     let device = Device::open(&config, &own, roster.as_ref(), &mut inheritance)?;
-    let socket = inheritance.socket(&config)?;
+    let sockets = inheritance.sockets(&config)?;
     let (listener, socket_file) = listen(&config)?;
     if let Err(error) = priority::raise() {
         info!(%error, "packets may wait for the processor as every program does");
@@ -155,7 +155,7 @@ fn open(config: Config, path: &Path, logs: LogRing) -> anyhow::Result<Opened> {
         &identity,
         config.network.prefix().agent_address(),
         stamp,
-        socket,
+        sockets,
     );
     let (overlay, tun) = (Arc::new(overlay), device.tun.clone());
     // With the roster applied, and before any packet: the last process's sessions.
@@ -245,7 +245,7 @@ async fn serve(
     let mapping = Mapping::keep(agent.clone());
     let ready = async {
         address_or_patience(agent).await;
-        agent.overlay.socket.set_patient(false);
+        agent.overlay.set_patient(false);
         notify(notifier, "READY=1");
         info!("agent ready");
         std::future::pending::<()>().await;

@@ -1,8 +1,9 @@
-//! The threads that carry packets: one from the TUN to the network, one back, one for the engine's timers.
+//! The threads that carry packets: one from each queue of the TUN to the network, one back for each socket, one for the
+//! engine's timers.
 //!
-//! Each of the first two runs a batch to completion, from the read to the write, with buffers that were
-//! made at the start. They share nothing that is locked for a packet of an established session. More
-//! queues are more pairs of these threads on the same [`Overlay`].
+//! Each of the first two kinds runs a batch to completion, from the read to the write, with buffers that were
+//! made at the start. They share nothing that is locked for a packet of an established session. The system
+//! gives all packets of a flow to one queue, and all datagrams of a sender to one socket, so they keep their order.
 
 use std::{
     io,
@@ -14,14 +15,14 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, Run, too_big};
+use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, Run, ecn, hand_on_ecn, too_big};
 use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
-    tun::{PacketBatch, Tun},
-    udp::{Datagram, Gather, RecvBatch, SendBatch},
+    tun::{PacketBatch, Queue, Tun},
+    udp::{Datagram, Gather, RecvBatch, SendBatch, UdpSocket},
 };
-use mesh_types::Instant;
+use mesh_types::{Ecn, Instant};
 use mesh_wire::{
     relay,
     wireguard::{DATA_HEADER_BYTES, data_message_bytes, is_data},
@@ -30,7 +31,7 @@ use tracing::{debug, error};
 
 use crate::{
     overlay::Overlay,
-    pulse::{Part, Pulse},
+    pulse::{Count, Pulse},
 };
 
 /// Packets read from the TUN at a time: enough for one run of segmentation offload (64), few enough that
@@ -64,7 +65,7 @@ struct Stop {
 }
 
 impl Threads {
-    /// Starts carrying packets between `tun` and the overlay's socket.
+    /// Starts carrying packets between `tun` and the overlay's sockets.
     pub(crate) fn start(
         overlay: &Arc<Overlay>,
         tun: &Arc<Tun>,
@@ -76,28 +77,32 @@ impl Threads {
         });
         let timers = spawn("mesh-timers", {
             let (overlay, stop, pulse) = (overlay.clone(), stop.clone(), pulse.clone());
-            move || run_timers(&overlay, &stop, &pulse)
+            let rounds = pulse.part("timers");
+            move || run_timers(&overlay, &stop, &pulse, &rounds)
         })?;
         overlay.set_timer_thread(timers.thread().clone());
         overlay.wake_timer();
-        let outbound = spawn("mesh-outbound", {
-            let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
-            let pulse = pulse.clone();
-            move || {
-                carry("outbound", &stop, || {
-                    outbound(&overlay, &tun, &stop, &pulse)
-                })
-            }
-        })?;
-        let inbound = spawn("mesh-inbound", {
-            let (overlay, tun, stop) = (overlay.clone(), tun.clone(), stop.clone());
-            let pulse = pulse.clone();
-            move || carry("inbound", &stop, || inbound(&overlay, &tun, &stop, &pulse))
-        })?;
-        Ok(Self {
-            stop,
-            handles: vec![timers, outbound, inbound],
-        })
+        let mut handles = vec![timers];
+        let mut carry =
+            |direction: &'static str, name, run: fn(&Lane) -> io::Result<()>, number| {
+                let lane = Lane {
+                    overlay: overlay.clone(),
+                    tun: tun.clone(),
+                    number,
+                    stop: stop.clone(),
+                    pulse: pulse.clone(),
+                    rounds: pulse.part(direction),
+                };
+                handles.push(spawn(name, move || lane.carry(direction, run))?);
+                io::Result::Ok(())
+            };
+        for number in 0..tun.queues().len() {
+            carry("outbound", "mesh-outbound", outbound, number)?;
+        }
+        for number in 0..overlay.sockets.len() {
+            carry("inbound", "mesh-inbound", inbound, number)?;
+        }
+        Ok(Self { stop, handles })
     }
 
     /// Stops the threads and waits for them.
@@ -122,24 +127,54 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHand
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// A direction that broke cannot be mended from within: the service manager starts the agent again.
-fn carry(direction: &'static str, stop: &Stop, run: impl FnOnce() -> io::Result<()>) {
-    if let Err(error) = run()
-        && !stop.is_stopped()
-    {
-        error!(direction, %error, "the data plane is broken");
-        std::process::exit(1);
+/// What a thread that carries packets has.
+struct Lane {
+    overlay: Arc<Overlay>,
+    tun: Arc<Tun>,
+    /// Its queue's or its socket's.
+    number: usize,
+    stop: Arc<Stop>,
+    pulse: Arc<Pulse>,
+    rounds: Arc<Count>,
+}
+
+impl Lane {
+    /// A direction that broke cannot be mended from within: the service manager starts the agent again.
+    fn carry(&self, direction: &'static str, run: fn(&Self) -> io::Result<()>) {
+        if let Err(error) = run(self)
+            && !self.stop.is_stopped()
+        {
+            error!(direction, %error, "the data plane is broken");
+            std::process::exit(1);
+        }
+    }
+
+    /// Begins another round; false: it is to stop.
+    fn goes_on(&self) -> bool {
+        self.rounds.beat();
+        !self.stop.is_stopped()
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.tun.queues()[self.number]
+    }
+
+    /// Its socket; where there are more queues than sockets, one of several lanes.
+    fn socket(&self) -> &UdpSocket {
+        let sockets = &self.overlay.sockets;
+        &sockets[self.number % sockets.len()]
     }
 }
 
 /// From the TUN to the network.
-fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
+fn outbound(lane: &Lane) -> io::Result<()> {
+    let (overlay, tun): (&Overlay, &Tun) = (&lane.overlay, &lane.tun);
+    let (queue, socket) = (lane.queue(), lane.socket());
     let mut batch = PacketBatch::new(BATCH_PACKETS, PACKET_BYTES_MAX, HEAD_ROOM, TAIL_ROOM);
     let mut misfits = Misfits::default();
-    while !stop.is_stopped() {
-        pulse.beat(Part::Outbound);
-        if tun.recv(&mut batch)? == 0 {
-            wait_readable(tun, &stop.wake, pulse.nap())?;
+    while lane.goes_on() {
+        if queue.recv(&mut batch)? == 0 {
+            wait_readable(queue, &lane.stop.wake, lane.pulse.nap())?;
             continue;
         }
         let now = clock::now();
@@ -158,6 +193,7 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
                     continue;
                 }
                 Some(route) => {
+                    let says = ecn(packet);
                     let (relayed, message) = slot.split_at_mut(relay::HEADER_BYTES);
                     let message = &mut message[..data_message_bytes(packet_bytes)];
                     let sealed = route.seal(message, packet_bytes, now);
@@ -166,11 +202,13 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
                         0
                     });
                     let frame = |length| begin..relay::HEADER_BYTES + length;
-                    sealed.ok().map(|length| (route.remote(), frame(length)))
+                    sealed
+                        .ok()
+                        .map(|length| (route.remote(), says, frame(length)))
                 }
                 None => None,
             };
-            let Some((remote, frame)) = sealed else {
+            let Some((remote, says, frame)) = sealed else {
                 route = None;
                 let packet = &slot[HEAD_ROOM..HEAD_ROOM + packet_bytes];
                 if let Err(mtu) = overlay.handle_packet(packet) {
@@ -183,11 +221,11 @@ fn outbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Res
                 overlay.send(remote, frame);
                 continue;
             };
-            if let Err(error) = sending.push(&overlay.socket, endpoint, frame) {
+            if let Err(error) = sending.push(socket, endpoint, says, frame) {
                 debug!(%endpoint, %error, "could not send");
             }
         }
-        if let Err(error) = sending.flush(&overlay.socket) {
+        if let Err(error) = sending.flush(socket) {
             debug!(%error, "could not send");
         }
         if overlay.forwarding.needs_attention() {
@@ -255,24 +293,33 @@ fn send_one(route: &Route, packet: &[u8], overlay: &Overlay, now: Instant) {
 }
 
 /// From the network to the TUN.
-fn inbound(overlay: &Overlay, tun: &Tun, stop: &Stop, pulse: &Pulse) -> io::Result<()> {
+fn inbound(lane: &Lane) -> io::Result<()> {
+    let (overlay, socket): (&Overlay, _) = (&lane.overlay, lane.socket());
     let mut batch = RecvBatch::new();
     let mut relayed = SendBatch::new();
-    while !stop.is_stopped() {
-        pulse.beat(Part::Inbound);
-        if !overlay.socket.recv(&mut batch)? {
-            wait_readable(&overlay.socket, &stop.wake, pulse.nap())?;
+    while lane.goes_on() {
+        if !socket.recv(&mut batch)? {
+            wait_readable(socket, &lane.stop.wake, lane.pulse.nap())?;
             continue;
         }
         let now = clock::now();
         let mut run = Run::default();
-        let packets = batch
-            .datagrams()
-            .filter_map(|Datagram { from, payload, .. }| {
-                open(overlay, &mut run, from.into(), payload, &mut relayed, now)
-            });
-        tun.send(packets)?;
-        if let Err(error) = relayed.flush(&overlay.socket) {
+        let packets = batch.datagrams().filter_map(|datagram| {
+            let Datagram {
+                from, ecn, payload, ..
+            } = datagram;
+            open(
+                overlay,
+                &mut run,
+                from.into(),
+                ecn,
+                payload,
+                &mut relayed,
+                now,
+            )
+        });
+        lane.tun.send(packets)?;
+        if let Err(error) = relayed.flush(socket) {
             debug!(%error, "could not relay");
         }
     }
@@ -285,11 +332,15 @@ pub(crate) fn open<'a>(
     overlay: &Overlay,
     run: &mut Run,
     from: Remote,
+    ecn: Ecn,
     payload: &'a mut [u8],
     relayed: &mut SendBatch,
     now: Instant,
 ) -> Option<&'a [u8]> {
-    if overlay.moon.relay(overlay, from, payload, relayed, now) {
+    if overlay
+        .moon
+        .relay(overlay, from, ecn, payload, relayed, now)
+    {
         return None;
     }
     if !is_data(payload) && !relay::is_data(payload) {
@@ -303,7 +354,7 @@ pub(crate) fn open<'a>(
         overlay.run_timers();
     }
     match opened {
-        Opened::Packet { packet, .. } => Some(packet),
+        Opened::Packet { packet, .. } => hand_on_ecn(packet, ecn).then_some(packet),
         Opened::Agent { peer, via, packet } => {
             overlay.handle_agent_packet(&peer, via, packet);
             None
@@ -316,10 +367,10 @@ pub(crate) fn open<'a>(
     }
 }
 
-fn run_timers(overlay: &Overlay, stop: &Stop, pulse: &Pulse) {
+fn run_timers(overlay: &Overlay, stop: &Stop, pulse: &Pulse, rounds: &Count) {
     while !stop.is_stopped() {
         let sleep = overlay.run_timers().map(|sleep| sleep.min(TIMER_SLEEP_MAX));
-        pulse.beat(Part::Timers);
+        rounds.beat();
         match sleep.into_iter().chain(pulse.nap()).min() {
             Some(sleep) => thread::park_timeout(sleep),
             None => thread::park(),

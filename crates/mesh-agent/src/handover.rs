@@ -1,13 +1,13 @@
-//! One process of the agent ends and the next goes on with its device, its socket and its sessions.
+//! One process of the agent ends and the next goes on with its device, its sockets and its sessions.
 //!
-//! The service manager keeps a copy of the device and of the socket from the start on, so both outlive a
+//! The service manager keeps a copy of the device and of the sockets from the start on, so both outlive a
 //! crash, and what comes in between waits in the kernel's queues. The sessions are handed on at a stop in
 //! good order alone, in memory that the next process empties when it reads it: whatever happens after,
 //! nobody gets them twice. `docs/upgrade.md` tells the whole story.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -60,24 +60,30 @@ impl Inheritance {
     /// The device of the last process if it is the one that is configured, else a new one; and whether it is
     /// new.
     pub(crate) fn tun(&mut self, config: &Config) -> Result<(Tun, bool), CreateTunError> {
-        if let Some(tun) = self.adopt(TUN, |fd| Tun::adopt(fd, &config.interface, config.offload)) {
+        let adopt = |fds| Tun::adopt(fds, &config.interface, config.offload);
+        if let Some(tun) = self.adopt(TUN, adopt) {
             return Ok((tun, false));
         }
-        let tun = Tun::create(&config.interface, config.offload)?;
-        self.keep(TUN, &tun);
+        let tun = Tun::create(&config.interface, config.offload, config.queues)?;
+        self.keep(TUN, tun.descriptors());
         Ok((tun, true))
     }
 
-    /// The socket of the last process if it is bound as configured, else a new one.
-    pub(crate) fn socket(&mut self, config: &Config) -> anyhow::Result<UdpSocket> {
-        let adopted = self.adopt(UDP, |fd| UdpSocket::adopt(fd, config.listen));
-        if let Some(socket) = adopted {
-            return Ok(socket);
+    /// The sockets of the last process if they are bound as configured, else new ones.
+    pub(crate) fn sockets(&mut self, config: &Config) -> anyhow::Result<Vec<UdpSocket>> {
+        let adopt = |fds: Vec<OwnedFd>| {
+            let sockets = fds.into_iter();
+            sockets
+                .map(|fd| UdpSocket::adopt(fd, config.listen))
+                .collect()
+        };
+        if let Some(sockets) = self.adopt(UDP, adopt) {
+            return Ok(sockets);
         }
-        let socket = UdpSocket::bind_address(config.listen)
+        let sockets = UdpSocket::bind_group(config.listen, config.queues)
             .context("cannot open the UDP port of the data plane")?;
-        self.keep(UDP, &socket);
-        Ok(socket)
+        self.keep(UDP, sockets.iter().map(AsFd::as_fd));
+        Ok(sockets)
     }
 
     /// Goes on with the sessions of the last process, if there are any. The overlay must have its peers,
@@ -104,20 +110,22 @@ impl Inheritance {
         self.store
     }
 
-    /// What `adopt` makes of the descriptor `name`. One that does not serve is closed, here and by the
+    /// What `adopt` makes of the descriptors `name`. What does not serve is closed, here and by the
     /// manager, before this returns, so that its name or port is free.
     fn adopt<T>(
         &mut self,
         name: &'static str,
-        adopt: impl FnOnce(OwnedFd) -> io::Result<T>,
+        adopt: impl FnOnce(Vec<OwnedFd>) -> io::Result<T>,
     ) -> Option<T> {
-        let was_passed = self.passed.has(name);
-        match self.passed.one(name).map(adopt) {
-            Some(Ok(adopted)) => return Some(adopted),
-            Some(Err(error)) => info!(name, %error, "made anew what the last process had"),
-            None => {}
+        let passed = self.passed.all(name);
+        if passed.is_empty() {
+            return None;
         }
-        if was_passed && let Some(store) = &self.store {
+        match adopt(passed) {
+            Ok(adopted) => return Some(adopted),
+            Err(error) => info!(name, %error, "made anew what the last process had"),
+        }
+        if let Some(store) = &self.store {
             self.forget(name);
             if let Err(error) = store.settle(MANAGER_PATIENCE) {
                 warn!(name, %error, "the service manager does not let go of a descriptor");
@@ -126,11 +134,14 @@ impl Inheritance {
         None
     }
 
-    fn keep(&self, name: &str, fd: &impl AsFd) {
-        if let Some(store) = &self.store
-            && let Err(error) = store.keep(name, fd.as_fd())
-        {
-            warn!(name, %error, "the service manager does not keep a descriptor");
+    fn keep<'f>(&self, name: &str, fds: impl Iterator<Item = BorrowedFd<'f>>) {
+        let Some(store) = &self.store else {
+            return;
+        };
+        for fd in fds {
+            if let Err(error) = store.keep(name, fd) {
+                warn!(name, %error, "the service manager does not keep a descriptor");
+            }
         }
     }
 

@@ -76,7 +76,8 @@ pub(crate) struct KnockAnswer {
 /// The engine with what surrounds it. Shared by the data threads, the timer thread and the control plane.
 pub(crate) struct Overlay {
     pub(crate) forwarding: Arc<Forwarding>,
-    pub(crate) socket: UdpSocket,
+    /// One at least. All have one port, and each what comes from some of the senders.
+    pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) moon: Moon,
     pub(crate) streams: Streams,
     /// The moons that are asked to relay for this machine, and what each is reached by.
@@ -113,12 +114,12 @@ struct State {
 }
 
 impl Overlay {
-    /// Makes an engine without peers on `socket`. `stamp_floor` is what was reserved on disk last.
+    /// Makes an engine without peers on `sockets`. `stamp_floor` is what was reserved on disk last.
     pub(crate) fn new(
         identity: &IdentitySeed,
         agent_address: Ipv6Addr,
         stamp_floor: Stamp,
-        socket: UdpSocket,
+        sockets: Vec<UdpSocket>,
     ) -> (Self, mpsc::Receiver<News>) {
         let mut seed = [0; 32];
         rand::rngs::OsRng.fill_bytes(&mut seed);
@@ -134,7 +135,7 @@ impl Overlay {
         let (measuring, measured) = mpsc::channel(MEASURING_MAX);
         let overlay = Self {
             forwarding: engine.forwarding(),
-            socket,
+            sockets,
             moon: Moon::new(),
             streams: Streams::default(),
             moons: watch::Sender::default(),
@@ -468,7 +469,7 @@ impl Overlay {
             Remote::Udp(endpoint) => endpoint,
             Remote::Stream(stream) => return self.streams.send(stream, datagram),
         };
-        if let Err(error) = self.socket.send(endpoint, None, datagram) {
+        if let Err(error) = self.socket().send(endpoint, None, datagram) {
             debug!(%to, %error, "could not send");
         }
     }
@@ -478,8 +479,20 @@ impl Overlay {
         let Remote::Udp(endpoint) = to else {
             return;
         };
-        if let Err(error) = self.socket.send_near(endpoint, OPENER_HOPS, datagram) {
+        if let Err(error) = self.socket().send_near(endpoint, OPENER_HOPS, datagram) {
             debug!(%to, %error, "could not send");
+        }
+    }
+
+    /// The socket for all that no batch waits for.
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        &self.sockets[0]
+    }
+
+    /// Makes room for what comes while nobody reads, or takes it back.
+    pub(crate) fn set_patient(&self, patient: bool) {
+        for socket in &self.sockets {
+            socket.set_patient(patient);
         }
     }
 
@@ -509,7 +522,7 @@ impl State {
 impl std::fmt::Debug for Overlay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Overlay")
-            .field("socket", &self.socket)
+            .field("sockets", &self.sockets)
             .finish_non_exhaustive()
     }
 }

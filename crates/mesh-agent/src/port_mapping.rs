@@ -91,7 +91,7 @@ impl Mapping {
 
 async fn run(agent: Arc<Agent>, mut stopped: watch::Receiver<Option<Stop>>) {
     let nonce = agent.identity().port_mapping_nonce();
-    let mut mapper = PortMapper::new(nonce, agent.overlay.socket.port());
+    let mut mapper = PortMapper::new(nonce, agent.overlay.socket().port());
     let mut network = agent.network.subscribe();
     let mut config = agent.config.subscribe();
     let mut ways = Ways::new();

@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,45 +21,52 @@ use tracing::{debug, warn};
 /// for by the next.
 const LOOKS: u32 = 3;
 
-/// The threads that count.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Part {
-    Timers,
-    Outbound,
-    Inbound,
-}
-
-const PARTS: [(Part, &str); 3] = [
-    (Part::Timers, "timers"),
-    (Part::Outbound, "outbound"),
-    (Part::Inbound, "inbound"),
-];
-
 /// The counts.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     watchdog: Option<Duration>,
-    rounds: [Count; PARTS.len()],
+    parts: Mutex<Vec<Part>>,
 }
 
-/// Alone in its cache lines, as each is written for every batch by another thread.
+/// A thread that counts.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    rounds: Arc<Count>,
+    /// What the last look saw.
+    seen: u64,
+}
+
+/// The rounds of a thread. Alone in its cache lines, as each is written for every batch by another thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Counts a round.
+    pub(crate) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 impl Pulse {
     /// `watchdog` is how often the service manager wants to hear of it at least; `None`: never.
     pub(crate) fn new(watchdog: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
             watchdog,
-            rounds: Default::default(),
+            parts: Mutex::default(),
         })
     }
 
-    /// Counts a round of `part`.
-    pub(crate) fn beat(&self, part: Part) {
-        let Count(rounds) = &self.rounds[part as usize];
-        rounds.fetch_add(1, Ordering::Relaxed);
+    /// Another thread, which is to count from now on.
+    pub(crate) fn part(&self, name: &'static str) -> Arc<Count> {
+        let rounds = Arc::<Count>::default();
+        self.parts().push(Part {
+            name,
+            rounds: rounds.clone(),
+            seen: 0,
+        });
+        rounds
     }
 
     /// The longest that a thread may sleep: half the time between two looks. `None`: nobody looks.
@@ -67,17 +74,20 @@ impl Pulse {
         Some(self.watchdog? / LOOKS / 2)
     }
 
-    /// The parts that have made no round since the look that left `seen`, and what this one sees.
-    fn look(&self, seen: &mut [u64; PARTS.len()]) -> Vec<&'static str> {
+    /// The threads that have made no round since the last look.
+    fn look(&self) -> Vec<&'static str> {
         let mut still = Vec::new();
-        for (part, name) in PARTS {
-            let Count(rounds) = &self.rounds[part as usize];
-            let rounds = rounds.load(Ordering::Relaxed);
-            if std::mem::replace(&mut seen[part as usize], rounds) == rounds {
-                still.push(name);
+        for part in &mut *self.parts() {
+            let rounds = part.rounds.0.load(Ordering::Relaxed);
+            if std::mem::replace(&mut part.seen, rounds) == rounds {
+                still.push(part.name);
             }
         }
         still
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,14 +96,13 @@ pub(crate) async fn feed(pulse: Arc<Pulse>, notifier: Arc<Notifier>) {
     let Some(watchdog) = pulse.watchdog else {
         return std::future::pending().await;
     };
-    let mut seen = [0; PARTS.len()];
     let mut looks = interval(watchdog / LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is now; the threads get their time before the first look.
     looks.tick().await;
     loop {
         looks.tick().await;
-        let still = pulse.look(&mut seen);
+        let still = pulse.look();
         if !still.is_empty() {
             warn!(
                 threads = still.join(", "),
@@ -116,13 +125,14 @@ mod tests {
     #[test]
     fn a_thread_that_does_not_move_is_named() {
         let pulse = Pulse::new(None);
-        let mut seen = [0; PARTS.len()];
-        assert_eq!(pulse.look(&mut seen), ["timers", "outbound", "inbound"]);
-        pulse.beat(Part::Timers);
-        pulse.beat(Part::Inbound);
-        assert_eq!(pulse.look(&mut seen), ["outbound"]);
-        pulse.beat(Part::Outbound);
-        assert_eq!(pulse.look(&mut seen), ["timers", "inbound"]);
+        let timers = pulse.part("timers");
+        let outbound = [pulse.part("outbound"), pulse.part("outbound")];
+        assert_eq!(pulse.look(), ["timers", "outbound", "outbound"]);
+        timers.beat();
+        outbound[1].beat();
+        assert_eq!(pulse.look(), ["outbound"]);
+        outbound[0].beat();
+        assert_eq!(pulse.look(), ["timers", "outbound"]);
     }
 
     #[test]
@@ -141,13 +151,14 @@ mod tests {
         let manager = tokio::net::UnixDatagram::from_std(manager).unwrap();
         let notifier = Arc::new(Notifier::connect(path.as_os_str()).unwrap());
         let pulse = Pulse::new(Some(Duration::from_millis(60)));
-        let feeding = tokio::spawn(feed(pulse.clone(), notifier));
+        let parts = ["timers", "outbound", "inbound"].map(|name| pulse.part(name));
+        let feeding = tokio::spawn(feed(pulse, notifier));
         let mut word = [0; 16];
         let mut rounds = interval(Duration::from_millis(1));
         let length = loop {
             tokio::select! {
                 length = manager.recv(&mut word) => break length.unwrap(),
-                _ = rounds.tick() => PARTS.iter().for_each(|(part, _)| pulse.beat(*part)),
+                _ = rounds.tick() => parts.iter().for_each(|part| part.beat()),
             }
         };
         assert_eq!(&word[..length], b"WATCHDOG=1");
@@ -158,8 +169,8 @@ mod tests {
             tokio::select! {
                 length = manager.recv(&mut word) => fed += usize::from(length.unwrap() > 0),
                 _ = rounds.tick() => {
-                    pulse.beat(Part::Timers);
-                    pulse.beat(Part::Inbound);
+                    parts[0].beat();
+                    parts[2].beat();
                 }
             }
         }

@@ -12,7 +12,7 @@ use mesh_api::RelayStatus;
 use mesh_core::{Forwarded, RelayLimits, RelayServer, Remote};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_os::{clock, udp::SendBatch};
-use mesh_types::{Instant, MemberKey, PublicIdentity, WireguardPublicKey};
+use mesh_types::{Ecn, Instant, MemberKey, PublicIdentity, WireguardPublicKey};
 use mesh_wire::{reflect::REFLECT_BYTES, relay};
 use tracing::{debug, trace};
 
@@ -68,12 +68,13 @@ impl Moon {
         &self,
         overlay: &Overlay,
         from: Remote,
+        ecn: Ecn,
         datagram: &mut [u8],
         sending: &mut SendBatch,
         now: Instant,
     ) -> bool {
         if let Some(answer) = self.reflect(from, datagram, now) {
-            push(overlay, from, &answer, sending);
+            push(overlay, from, Ecn::NotCapable, &answer, sending);
             return true;
         }
         if !relay::is_frame(datagram)
@@ -84,9 +85,9 @@ impl Moon {
             return false;
         }
         match self.server.forward(from, datagram, now) {
-            Forwarded::To(to) => push(overlay, to, datagram, sending),
+            Forwarded::To(to) => push(overlay, to, ecn, datagram, sending),
             Forwarded::Answer(notice) => {
-                push(overlay, from, &notice, sending);
+                push(overlay, from, Ecn::NotCapable, &notice, sending);
                 // The receiver may be one that is to be looked for.
                 if overlay.forwarding.needs_attention() {
                     overlay.wake_timer();
@@ -155,12 +156,12 @@ fn clients<'a>(
         })
 }
 
-fn push(overlay: &Overlay, to: Remote, frame: &[u8], sending: &mut SendBatch) {
+fn push(overlay: &Overlay, to: Remote, ecn: Ecn, frame: &[u8], sending: &mut SendBatch) {
     let Remote::Udp(endpoint) = to else {
         overlay.send(to, frame);
         return;
     };
-    if let Err(error) = sending.push(&overlay.socket, endpoint, frame) {
+    if let Err(error) = sending.push(overlay.socket(), endpoint, ecn, frame) {
         debug!(%endpoint, %error, "could not send");
     }
 }

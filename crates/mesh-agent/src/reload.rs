@@ -75,6 +75,8 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
     differs("confine", read.confine != current.confine);
     differs("dns", read.dns != current.dns);
     differs("relay_listen", read.relay_listen != current.relay_listen);
+    differs("offload", read.offload != current.offload);
+    differs("queues", read.queues != current.queues);
     let next = Config {
         signers: read.signers,
         controllers: read.controllers,

@@ -178,7 +178,7 @@ fn scene(
             .iter()
             .any(|(_, facts)| facts.verdict == Verdict::Admitted),
         skew: skew.map(Duration::from_millis),
-        listen_port: agent.overlay.socket.port(),
+        listen_port: agent.overlay.socket().port(),
         now: clock::now(),
         unix_seconds: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -208,7 +208,7 @@ fn node(
             .device
             .as_ref()
             .map(|device| device.tun.name().to_owned()),
-        listen_port: agent.overlay.socket.port(),
+        listen_port: agent.overlay.socket().port(),
         admitted: admission.is_ok(),
         reason: admission.err(),
         release: env!("CARGO_PKG_VERSION").to_owned(),

@@ -144,7 +144,7 @@ pub(crate) fn agent(
     let identity = IdentitySeed::parse(&fleet.seed_of(text).to_line()).unwrap();
     let socket = UdpSocket::bind(0).unwrap();
     let address = network().prefix().agent_address();
-    let (overlay, _news) = Overlay::new(&identity, address, Stamp::ZERO, socket);
+    let (overlay, _news) = Overlay::new(&identity, address, Stamp::ZERO, vec![socket]);
     let roster = stored.map(|serial| fleet.roster(serial));
     let logs = LogRing::default();
     Agent::new(identity, config, roster, Arc::new(overlay), None, logs)

@@ -80,7 +80,7 @@ fn avoid_tunnels(agent: &Agent) -> bool {
             return false;
         }
     };
-    let bound = agent.overlay.socket.bind_to_interface(interface);
+    let bound = agent.overlay.socket().bind_to_interface(interface);
     match (&bound, interface) {
         (Ok(false), _) => {}
         (Ok(true), Some(index)) => info!(index, "bound to an interface, past another tunnel"),
@@ -148,7 +148,7 @@ fn endpoints(agent: &Agent) -> Result<Vec<SocketAddr>, LinkError> {
     let listen = agent.config().listen.ip();
     addresses.retain(|address| takes(listen, *address));
     addresses.truncate(ENDPOINTS_MAX);
-    let port = agent.overlay.socket.port();
+    let port = agent.overlay.socket().port();
     Ok(addresses
         .into_iter()
         .map(|address| SocketAddr::new(address, port))

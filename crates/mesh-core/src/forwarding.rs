@@ -3,7 +3,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -17,6 +17,7 @@ use mesh_wire::{
 use crate::{
     Remote, Via,
     allowed_ips::AllowedIps,
+    attention::AnyAttention,
     link::{Link, Sent, Way},
     packet::{Cut, clamp, cut, ip_header},
     replay::Order,
@@ -37,7 +38,7 @@ pub struct Forwarding {
     routes: ArcSwap<AllowedIps<Arc<Link>>>,
     sessions: ArcSwap<SessionTable>,
     moons: ArcSwap<Vec<OpenMoon>>,
-    attention: Arc<AtomicBool>,
+    attention: AnyAttention,
     strays: Strays,
 }
 
@@ -68,7 +69,7 @@ impl Forwarding {
             routes: ArcSwap::from_pointee(AllowedIps::new([])),
             sessions: ArcSwap::from_pointee(SessionTable::default()),
             moons: ArcSwap::default(),
-            attention: Arc::default(),
+            attention: AnyAttention::default(),
             strays: Strays::default(),
         }
     }
@@ -186,15 +187,15 @@ impl Forwarding {
     /// Whether the engine's owner has to call [`Engine::handle_timeout`](crate::Engine::handle_timeout)
     /// now. Goes back to false when it does.
     pub fn needs_attention(&self) -> bool {
-        self.attention.load(Ordering::Acquire)
+        self.attention.is_raised()
     }
 
     pub(crate) fn take_attention(&self) -> bool {
-        self.attention.swap(false, Ordering::AcqRel)
+        self.attention.take()
     }
 
-    pub(crate) fn attention_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.attention)
+    pub(crate) fn attention(&self) -> &AnyAttention {
+        &self.attention
     }
 
     pub(crate) fn set_routes(&self, routes: AllowedIps<Arc<Link>>) {

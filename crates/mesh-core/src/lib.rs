@@ -22,6 +22,7 @@
 
 mod allowance;
 mod allowed_ips;
+mod attention;
 mod backoff;
 mod choice;
 mod conversation;
@@ -44,8 +45,11 @@ mod relay;
 mod replay;
 mod session;
 mod stamps;
+mod sync;
 mod time;
+mod usage;
 mod via;
+mod watched;
 mod word_hasher;
 
 pub use conversation::{Conversation, Errand};
@@ -59,7 +63,7 @@ pub use gossip::{Gossip, Hint};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use hearsay::{Hearsay, usable_endpoints};
 pub use noise::{Curve, Protocol, SelfTestError, X25519, self_test};
-pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, too_big};
+pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, ecn, hand_on_ecn, too_big};
 pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};
 pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,

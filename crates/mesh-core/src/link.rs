@@ -12,10 +12,12 @@ use mesh_wire::{relay, wireguard::DATA_BYTES_MIN};
 
 use crate::{
     Remote, Via,
+    attention::Attention,
     handover::PeerRecord,
     packet::{Cut, cut},
     paths::{FLOOR, MTU_BASE},
     session::Session,
+    watched::{Moment, Watched},
 };
 
 /// What the data threads and the engine share about one peer.
@@ -33,9 +35,7 @@ pub(crate) struct Link {
     elsewhere: AtomicBool,
     heard: Mutex<Option<Via>>,
     /// The engine has to look at this peer.
-    attention: AtomicBool,
-    /// Raised together with `attention`; shared by all peers.
-    any_attention: Arc<AtomicBool>,
+    attention: Attention,
     /// The engine wants to know of the next packet sent, having stopped trying by itself.
     pub(crate) wake_on_send: AtomicBool,
     /// A session's age or count calls for a new one.
@@ -108,11 +108,7 @@ pub(crate) enum Sent {
 }
 
 impl Link {
-    pub(crate) fn new(
-        peer: WireguardPublicKey,
-        speaks_mesh: bool,
-        any_attention: Arc<AtomicBool>,
-    ) -> Self {
+    pub(crate) fn new(peer: WireguardPublicKey, speaks_mesh: bool, attention: Attention) -> Self {
         Self {
             peer,
             speaks_mesh,
@@ -120,8 +116,7 @@ impl Link {
             way: ArcSwapOption::empty(),
             elsewhere: AtomicBool::new(false),
             heard: Mutex::default(),
-            attention: AtomicBool::new(false),
-            any_attention,
+            attention,
             wake_on_send: AtomicBool::new(false),
             rekey_wanted: AtomicBool::new(false),
             sent_bytes: AtomicU64::new(0),
@@ -230,13 +225,12 @@ impl Link {
 
     /// Asks the engine to look at this peer.
     pub(crate) fn raise(&self) {
-        self.attention.store(true, Ordering::Release);
-        self.any_attention.store(true, Ordering::Release);
+        self.attention.raise();
     }
 
     /// Whether the engine was asked to look, once.
     pub(crate) fn take_attention(&self) -> bool {
-        self.attention.load(Ordering::Acquire) && self.attention.swap(false, Ordering::AcqRel)
+        self.attention.take()
     }
 
     /// Notes a datagram that was sealed for this peer.
@@ -281,100 +275,14 @@ fn add(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// A point in time from which a timer of the engine counts.
-///
-/// Under traffic it is set and cleared with every packet and its answer. So the engine is not told each
-/// time: once it watches, it looks again when its timer runs, and only if nothing is set then does it
-/// ask to be told of the next. A busy peer wakes the engine once a timer, not once a packet.
-#[derive(Default)]
-pub(crate) struct Watched {
-    since: Moment,
-    watched: AtomicBool,
-}
-
-impl Watched {
-    /// Sets the point unless one is set; true if the engine has to be told.
-    fn start(&self, now: Instant) -> bool {
-        // SeqCst here and in `watch`: of "set, then ask whether watched" and "stop watching, then ask
-        // whether set", at least one must see the other.
-        self.since.set_if_empty(now) && !self.watched.swap(true, Ordering::SeqCst)
-    }
-
-    pub(crate) fn clear(&self) {
-        self.since.clear();
-    }
-
-    pub(crate) fn get(&self) -> Option<Instant> {
-        self.since.get()
-    }
-
-    /// The point, for the engine's timer. If there is none, and no timer is `armed` to look again, the
-    /// next one will be told.
-    pub(crate) fn watch(&self, armed: bool) -> Option<Instant> {
-        let since = self.since.get();
-        if since.is_some() || armed {
-            self.watched.store(true, Ordering::SeqCst);
-            return since;
-        }
-        self.watched.store(false, Ordering::SeqCst);
-        let since = self.since.get();
-        if since.is_some() {
-            self.watched.store(true, Ordering::SeqCst);
-        }
-        since
-    }
-}
-
-/// A point in time, or none, that threads set without a lock.
-pub(crate) struct Moment(AtomicU64);
-
-/// Stands for "none"; the clock ends before it.
-const NONE: u64 = u64::MAX;
-
-impl Default for Moment {
-    fn default() -> Self {
-        Self(AtomicU64::new(NONE))
-    }
-}
-
-impl Moment {
-    pub(crate) fn get(&self) -> Option<Instant> {
-        match self.0.load(Ordering::SeqCst) {
-            NONE => None,
-            micros => Some(Instant::from_micros(micros)),
-        }
-    }
-
-    pub(crate) fn set(&self, now: Instant) {
-        self.0.store(now.as_micros(), Ordering::Release);
-    }
-
-    /// Sets it unless it is set; true if it was not.
-    fn set_if_empty(&self, now: Instant) -> bool {
-        self.0.load(Ordering::Relaxed) == NONE
-            && self
-                .0
-                .compare_exchange(NONE, now.as_micros(), Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    fn clear(&self) {
-        if self.0.load(Ordering::Relaxed) != NONE {
-            self.0.store(NONE, Ordering::Release);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(micros: u64) -> Instant {
-        Instant::from_micros(micros)
-    }
-
+    // What threads do to each other meanwhile is in `tests/orders.rs`.
     #[test]
     fn a_busy_peer_tells_the_engine_once_until_it_has_looked() {
+        let at = Instant::from_micros;
         let watched = Watched::default();
         assert!(watched.start(at(1)));
         for micros in 2..100 {
@@ -390,20 +298,5 @@ mod tests {
         watched.clear();
         assert_eq!(watched.watch(false), None);
         assert!(watched.start(at(101)), "and asks to be told again");
-    }
-
-    #[test]
-    fn no_beginning_is_missed_between_two_threads() {
-        for _ in 0..2_000 {
-            let watched = Watched::default();
-            watched.start(at(1));
-            watched.clear();
-            let (told, seen) = std::thread::scope(|scope| {
-                let told = scope.spawn(|| watched.start(at(2)));
-                let seen = scope.spawn(|| watched.watch(false));
-                (told.join().unwrap(), seen.join().unwrap())
-            });
-            assert!(told || seen.is_some());
-        }
     }
 }

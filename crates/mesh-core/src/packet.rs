@@ -1,11 +1,13 @@
 //! What is read from, and done to, the IP packets inside the tunnel.
 
+mod congestion;
 mod cut;
 mod mss;
 mod too_big;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use congestion::{ecn, hand_on_ecn};
 pub use cut::{Cut, cut};
 pub use mss::clamp;
 pub use too_big::{AnswerRate, too_big};
@@ -60,6 +62,17 @@ fn ipv6_header(packet: &[u8]) -> Option<IpHeader> {
         destination: address(24)?,
         packet_bytes: header.len() + usize::from(u16::from_be_bytes([header[4], header[5]])),
     })
+}
+
+/// Amends an internet checksum, in two bytes, for one of its words that changed (RFC 1624).
+fn amend(checksum: &mut [u8], before: u16, after: u16) {
+    let sum = u16::from_be_bytes([checksum[0], checksum[1]]);
+    let mut total = u32::from(!sum) + u32::from(!before) + u32::from(after);
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    let sum = !u16::try_from(total).expect("folded to 16 bits");
+    checksum.copy_from_slice(&sum.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -1,10 +1,4 @@
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use mesh_aead::PacketKey;
 use mesh_types::Instant;
@@ -14,6 +8,7 @@ use crate::{
     handover::SessionRecord,
     noise::{Protocol, TransportKeys},
     replay::{Order, ReplayWindow, WINDOW_PACKETS},
+    usage::Usage,
 };
 
 /// The initiator asks for a new session when it sends on one of this age (whitepaper section 6.2).
@@ -101,13 +96,7 @@ pub(crate) struct Session {
     pub(crate) established: Instant,
     /// Whether this side asked for the session, and so has to ask for the next.
     pub(crate) initiator: bool,
-    counter: AtomicU64,
-    /// One thread a direction opens packets, so this lock is free when it is taken.
-    window: Mutex<ReplayWindow>,
-    /// The peer has proven to hold the keys. True from the start for an initiator.
-    confirmed: AtomicBool,
-    /// Taken away: what still holds this session may not use it.
-    retired: AtomicBool,
+    usage: Usage,
 }
 
 /// What a session starts from, besides its keys.
@@ -122,6 +111,12 @@ pub(crate) struct SessionStart {
 
 impl Session {
     pub(crate) fn new(start: SessionStart, keys: TransportKeys) -> Self {
+        // Who asked for a session has the other one's proof in the answer.
+        let usage = Usage::new(0, ReplayWindow::new(), start.initiator);
+        Self::used(start, keys, usage)
+    }
+
+    fn used(start: SessionStart, keys: TransportKeys, usage: Usage) -> Self {
         let cipher = start.protocol.cipher();
         Self {
             local_index: start.local_index,
@@ -133,10 +128,7 @@ impl Session {
             protocol: start.protocol,
             established: start.established,
             initiator: start.initiator,
-            counter: AtomicU64::new(0),
-            window: Mutex::new(ReplayWindow::new()),
-            confirmed: AtomicBool::new(start.initiator),
-            retired: AtomicBool::new(false),
+            usage,
         }
     }
 
@@ -159,19 +151,15 @@ impl Session {
             established: record.established,
             initiator: record.initiator,
         };
-        let session = Self {
-            counter: AtomicU64::new(counter),
-            window: Mutex::new(record.window),
-            confirmed: AtomicBool::new(record.confirmed),
-            ..Self::new(start, record.keys)
-        };
+        let usage = Usage::new(counter, record.window, record.confirmed);
+        let session = Self::used(start, record.keys, usage);
         let goes_on = !session.is_over(now) && session.has_counters();
         goes_on.then_some(session)
     }
 
-    /// What the process that follows has to know. The session must have been [retired](Self::retire).
+    /// Ends the session, and says what the process that follows has to know.
     pub(crate) fn record(&self) -> SessionRecord {
-        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let (counter, window) = self.usage.record();
         SessionRecord {
             local_index: self.local_index,
             remote_index: self.remote_index,
@@ -179,12 +167,12 @@ impl Session {
             initiator: self.initiator,
             confirmed: self.is_confirmed(),
             established: self.established,
-            counter: self.counter.load(Ordering::SeqCst),
+            counter,
             keys: TransportKeys {
                 send: self.keys.send.clone(),
                 receive: self.keys.receive.clone(),
             },
-            window: window.clone(),
+            window,
         }
     }
 
@@ -200,8 +188,7 @@ impl Session {
         if !self.is_usable(now) {
             return Err(SealError);
         }
-        // Relaxed is enough: what matters is that no two calls get one number.
-        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        let counter = self.usage.take_number();
         let length = data_message_bytes(packet_bytes).min(DATA_BYTES_MIN + fit.max(packet_bytes));
         let header = DataHeader {
             receiver: self.remote_index,
@@ -228,13 +215,7 @@ impl Session {
             .receive
             .open(counter, &[], &mut datagram[DATA_HEADER_BYTES..])
             .map_err(|_| OpenFailure::NotAuthentic)?;
-        let order = self
-            .window
-            .lock()
-            // A panic elsewhere cannot leave the window half-written in a way that takes a packet twice.
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(counter)
-            .ok_or(OpenFailure::Replayed)?;
+        let order = self.usage.accept(counter).ok_or(OpenFailure::Replayed)?;
         Ok((packet, order))
     }
 
@@ -244,18 +225,17 @@ impl Session {
     }
 
     fn has_counters(&self) -> bool {
-        self.counter.load(Ordering::Relaxed) < self.limits.reject_after
+        self.usage.next() < self.limits.reject_after
     }
 
     /// Whether nothing more is sent or taken.
     fn is_over(&self, now: Instant) -> bool {
-        self.retired.load(Ordering::Acquire)
-            || now.saturating_since(self.established) >= REJECT_AFTER
+        self.usage.is_retired() || now.saturating_since(self.established) >= REJECT_AFTER
     }
 
     /// Whether sending at `now` calls for a new session.
     pub(crate) fn wants_rekey_on_send(&self, now: Instant) -> bool {
-        self.counter.load(Ordering::Relaxed) >= self.limits.rekey_after
+        self.usage.next() >= self.limits.rekey_after
             || (self.initiator && now.saturating_since(self.established) >= REKEY_AFTER)
     }
 
@@ -266,17 +246,17 @@ impl Session {
 
     /// Whether the peer has proven to hold the keys.
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed.load(Ordering::Acquire)
+        self.usage.is_confirmed()
     }
 
     /// Notes that an authentic packet came; true for the first of a responder's session.
     pub(crate) fn confirm(&self) -> bool {
-        !self.is_confirmed() && !self.confirmed.swap(true, Ordering::AcqRel)
+        self.usage.confirm()
     }
 
     /// Ends the session at once for everyone who holds it.
     pub(crate) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.usage.retire();
     }
 
     /// When the session ends by its age.
@@ -379,11 +359,11 @@ mod tests {
         ] {
             let (a, b) = pair(protocol, large);
             let mut frame = [0; 32];
-            a.counter.store(rekey - 1, Ordering::Relaxed);
+            a.usage.set_next(rekey - 1);
             assert!(!a.wants_rekey_on_send(at(0)));
             assert!(a.seal(&mut frame, 0, WIDE, at(0)).is_ok());
             assert!(a.wants_rekey_on_send(at(0)));
-            a.counter.store(reject - 1, Ordering::Relaxed);
+            a.usage.set_next(reject - 1);
             assert!(a.seal(&mut frame, 0, WIDE, at(0)).is_ok());
             assert!(b.open(reject - 1, &mut frame, at(0)).is_ok());
             assert_eq!(a.seal(&mut frame, 0, WIDE, at(0)), Err(SealError));
@@ -414,7 +394,7 @@ mod tests {
         ] {
             let limits = MessageLimits::new(protocol, large);
             let (a, _) = pair(protocol, large);
-            a.counter.store(41, Ordering::Relaxed);
+            a.usage.set_next(41);
             let again = Session::resume(a.record(), limits, at(0)).unwrap();
             let mut frame = [0; 32];
             again.seal(&mut frame, 0, WIDE, at(0)).unwrap();
@@ -422,11 +402,11 @@ mod tests {
             assert_eq!(header.counter, 41 + COUNTER_LEAP);
             assert!(Session::resume(a.record(), limits, at(180)).is_none());
 
-            a.counter.store(last - COUNTER_LEAP - 1, Ordering::Relaxed);
+            a.usage.set_next(last - COUNTER_LEAP - 1);
             assert!(Session::resume(a.record(), limits, at(0)).is_some());
-            a.counter.store(last - COUNTER_LEAP, Ordering::Relaxed);
+            a.usage.set_next(last - COUNTER_LEAP);
             assert!(Session::resume(a.record(), limits, at(0)).is_none());
-            a.counter.store(u64::MAX, Ordering::Relaxed);
+            a.usage.set_next(u64::MAX);
             assert!(Session::resume(a.record(), limits, at(0)).is_none());
         }
     }
@@ -434,7 +414,7 @@ mod tests {
     #[test]
     fn threads_that_seal_at_once_never_share_a_counter() {
         let (a, _) = pair(Protocol::Wireguard, false);
-        let counters = Mutex::new(std::collections::BTreeSet::new());
+        let counters = std::sync::Mutex::new(std::collections::BTreeSet::new());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -9,6 +9,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod bulk;
 pub mod fleet;
 mod namespace;
 mod network;

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     process::{Child, Command},
+    sync::Arc,
     thread,
 };
 
@@ -11,10 +12,10 @@ use anyhow::Context as _;
 use mesh_os::link::Links;
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace. It goes when this is dropped and nothing runs in it any more.
-#[derive(Debug)]
+/// A network namespace. It goes when the last clone is dropped and nothing runs in it any more.
+#[derive(Clone, Debug)]
 pub struct Namespace {
-    file: File,
+    file: Arc<File>,
 }
 
 impl Namespace {
@@ -31,7 +32,9 @@ impl Namespace {
             Links::open()?.set_up(loopback, true)?;
             Ok(file)
         });
-        made.map(|file| Self { file })
+        made.map(|file| Self {
+            file: Arc::new(file),
+        })
     }
 
     /// Runs `action` in the namespace, on a thread of its own. Sockets that it returns stay there.

@@ -96,6 +96,30 @@ pub fn bind_udp_shared(address: SocketAddr) -> Result<UdpSocket, BindError> {
     bound().map_err(|error| bind_error(Transport::Udp, address, error))
 }
 
+/// Binds a UDP address that another socket of this process has and shares. The system gives each what comes from
+/// some senders.
+///
+/// # Errors
+///
+/// [`BindError`], where the other one does not share.
+#[cfg(target_os = "linux")]
+pub fn bind_udp_beside(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bound = || {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    bound().map_err(|error| bind_error(Transport::Udp, address, error))
+}
+
 /// Binds and listens on a TCP port. A wildcard IPv6 address takes IPv4 too. On Linux the address need not be
 /// there yet.
 ///

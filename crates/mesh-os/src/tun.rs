@@ -1,6 +1,6 @@
 //! The TUN device: packets between this process and the kernel's network stack.
 //!
-//! [`Tun::recv`] fills a [`PacketBatch`] with what is there; [`Tun::send`] takes any number of packets.
+//! [`Queue::recv`] fills a [`PacketBatch`] with what is there; [`Tun::send`] takes any number of packets.
 //! Whether several cross into the kernel in one call ([`Offload`]) is not seen outside of these two.
 //!
 //! What a system asks of its device is in a module of its own: `linux` opens `/dev/net/tun`, `darwin`
@@ -21,9 +21,19 @@ mod offload;
 
 pub use batch::PacketBatch;
 #[cfg(target_os = "macos")]
-pub use darwin::Tun;
+pub use darwin::{Queue, Tun};
 #[cfg(target_os = "linux")]
-pub use linux::Tun;
+pub use linux::{Queue, Tun};
+
+/// The most queues that a device may have.
+pub const QUEUES_MAX: usize = if cfg!(target_os = "linux") { 16 } else { 1 };
+
+/// As many queues as suit this machine: each has a thread for either direction, and half of the processors are left
+/// to programs.
+pub fn usual_queues() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 4).clamp(1, 4).min(QUEUES_MAX)
+}
 
 /// What a device does in the kernel's place. What of it the kernel offers is found when the device is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,8 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
+use mesh_types::Ecn;
+use quinn_udp::{EcnCodepoint, Transmit, UdpSockRef, UdpSocketState};
 
 pub use self::{
     receive::{Datagram, RecvBatch},
@@ -73,6 +74,39 @@ impl UdpSocket {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Binds one address by `count` sockets, between which the system shares what arrives: all from one sender comes to
+    /// the same one. As [`UdpSocket::bind_address`] else; where the system cannot do that, there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; a taken port names its holder.
+    pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<Self>, BindError> {
+        // Alone at first: a port that is another process's is taken.
+        let first = Self::bind_address(address)?;
+        let mut others = Vec::new();
+        #[cfg(target_os = "linux")]
+        if count > 1 {
+            let at = first.share().map_err(|source| BindError::Io {
+                transport: crate::socket::Transport::Udp,
+                address,
+                source,
+            })?;
+            for _ in 1..count {
+                others.push(Self::new(crate::socket::bind_udp_beside(at)?, at)?);
+            }
+        }
+        let _ = count;
+        others.insert(0, first);
+        Ok(others)
+    }
+
+    /// Lets other sockets of this user have its address; returns that.
+    #[cfg(target_os = "linux")]
+    fn share(&self) -> io::Result<SocketAddr> {
+        socket2::SockRef::from(&self.socket).set_reuse_port(true)?;
+        self.socket.local_addr()
     }
 
     /// Goes on with a socket that another process bound, with what waits in it. Its queue stays as long as it
@@ -223,7 +257,7 @@ impl UdpSocket {
         source: Option<IpAddr>,
         datagram: &[u8],
     ) -> io::Result<()> {
-        self.transmit(destination, source, datagram, None)
+        self.transmit(destination, source, Ecn::NotCapable, datagram, None)
     }
 
     /// Sends one datagram that goes `hops` hops at most, if it goes by IPv4 and the system can limit that for a
@@ -236,7 +270,7 @@ impl UdpSocket {
         #[cfg(target_os = "linux")]
         if destination.is_ipv4() {
             let limit = nix::sys::socket::ControlMessage::Ipv4Ttl(&hops.into());
-            return self.send_with(limit, destination, &[IoSlice::new(datagram)]);
+            return self.send_with(&[limit], destination, &[IoSlice::new(datagram)]);
         }
         let _ = hops;
         self.send(destination, None, datagram)
@@ -246,12 +280,13 @@ impl UdpSocket {
         &self,
         destination: SocketAddr,
         source: Option<IpAddr>,
+        ecn: Ecn,
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.of_socket_family(destination)?,
-            ecn: None,
+            ecn: EcnCodepoint::from_bits(ecn.bits()),
             contents,
             segment_size,
             src_ip: source.map(|ip| self.ip_of_socket_family(ip)),
@@ -272,11 +307,12 @@ impl UdpSocket {
     fn send_run(
         &self,
         destination: SocketAddr,
+        ecn: Ecn,
         segment_bytes: usize,
         datagrams: &[IoSlice<'_>],
     ) -> io::Result<()> {
         use nix::errno::Errno;
-        let Err(error) = self.send_segmented(destination, segment_bytes, datagrams) else {
+        let Err(error) = self.send_segmented(destination, ecn, segment_bytes, datagrams) else {
             return Ok(());
         };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -286,7 +322,7 @@ impl UdpSocket {
             Some(Errno::EMSGSIZE | Errno::EINVAL) => {}
             _ => return Err(error),
         }
-        self.send_each(destination, datagrams)
+        self.send_each(destination, ecn, datagrams)
     }
 
     /// As [`UdpSocket::send_run`], in one call or not at all.
@@ -294,28 +330,37 @@ impl UdpSocket {
     fn send_segmented(
         &self,
         destination: SocketAddr,
+        ecn: Ecn,
         segment_bytes: usize,
         datagrams: &[IoSlice<'_>],
     ) -> io::Result<()> {
+        use nix::sys::socket::ControlMessage::{Ipv4Tos, Ipv6TClass, UdpGsoSegments};
         let segment_bytes = u16::try_from(segment_bytes).map_err(io::Error::other)?;
-        self.when_writable(|| {
-            let cut = nix::sys::socket::ControlMessage::UdpGsoSegments(&segment_bytes);
-            self.send_with(cut, destination, datagrams)
-        })
+        let (of_ipv4, of_ipv6) = (ecn.bits(), ecn.bits().into());
+        let says = match destination {
+            SocketAddr::V4(_) => Ipv4Tos(&of_ipv4),
+            SocketAddr::V6(_) => Ipv6TClass(&of_ipv6),
+        };
+        let how = [UdpGsoSegments(&segment_bytes), says];
+        let how = match ecn {
+            Ecn::NotCapable => &how[..1],
+            Ecn::Capable0 | Ecn::Capable1 | Ecn::Experienced => &how[..],
+        };
+        self.when_writable(|| self.send_with(how, destination, datagrams))
     }
 
     /// One system call, with what else the system is to be told.
     #[cfg(target_os = "linux")]
     fn send_with(
         &self,
-        how: nix::sys::socket::ControlMessage<'_>,
+        how: &[nix::sys::socket::ControlMessage<'_>],
         destination: SocketAddr,
         contents: &[IoSlice<'_>],
     ) -> io::Result<()> {
         use nix::sys::socket::{MsgFlags, SockaddrStorage, sendmsg};
         let to = SockaddrStorage::from(self.of_socket_family(destination)?);
         let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
-        sendmsg(fd, contents, &[how], MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        sendmsg(fd, contents, how, MsgFlags::MSG_DONTWAIT, Some(&to))?;
         Ok(())
     }
 
@@ -324,6 +369,7 @@ impl UdpSocket {
     fn send_run(
         &self,
         destination: SocketAddr,
+        ecn: Ecn,
         segment_bytes: usize,
         datagrams: &[IoSlice<'_>],
     ) -> io::Result<()> {
@@ -331,15 +377,20 @@ impl UdpSocket {
         for datagram in datagrams {
             contents.extend_from_slice(datagram);
         }
-        self.transmit(destination, None, &contents, Some(segment_bytes))
+        self.transmit(destination, None, ecn, &contents, Some(segment_bytes))
     }
 
     /// Sends them one by one, and says what the last failure was.
     #[cfg(target_os = "linux")]
-    fn send_each(&self, destination: SocketAddr, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
+    fn send_each(
+        &self,
+        destination: SocketAddr,
+        ecn: Ecn,
+        datagrams: &[IoSlice<'_>],
+    ) -> io::Result<()> {
         let mut result = Ok(());
         for datagram in datagrams {
-            if let Err(error) = self.send(destination, None, datagram) {
+            if let Err(error) = self.transmit(destination, None, ecn, datagram, None) {
                 result = Err(error);
             }
         }

@@ -7,6 +7,7 @@
 //! Every other crate uses this one; it uses none of ours.
 
 mod chain;
+mod ecn;
 mod identity;
 mod internet_sum;
 mod name;
@@ -16,6 +17,7 @@ mod serial;
 mod time;
 
 pub use chain::chain;
+pub use ecn::Ecn;
 pub use identity::{
     IdentitySeed, MemberKey, NodeId, ParseKeyError, ParseSeedError, PublicIdentity,
     WireguardPublicKey,

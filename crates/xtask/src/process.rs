@@ -12,7 +12,9 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Cargo says where it runs this from. Where it was built is another checkout's, if two have one target folder.
+    let package = env::var("CARGO_MANIFEST_DIR");
+    Path::new(package.as_deref().unwrap_or(env!("CARGO_MANIFEST_DIR")))
         .ancestors()
         .nth(2)
         .expect("this package lies two folders below the workspace's root")

@@ -53,6 +53,7 @@ relay_listen = "[::]:443"
 relay_rate = "10MiB"
 port_mapping = false
 offload = "tcp"
+queues = 1
 "#
     ))
     .unwrap();
@@ -68,6 +69,20 @@ offload = "tcp"
     assert_eq!(config.relay_rate, Some(10 << 20));
     assert!(!config.port_mapping);
     assert_eq!(config.offload, Offload::Tcp);
+    assert_eq!(config.queues, 1);
+}
+
+#[test]
+fn there_are_as_many_queues_as_make_sense() {
+    assert!((1..=4).contains(&parse(GOOD).unwrap().queues));
+    for wrong in [0, 17] {
+        let message = error(&format!("{GOOD}queues = {wrong}"));
+        let range = format!("1 to {QUEUES_MAX}");
+        assert!(
+            message.contains("line 5") && message.contains(&range),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Machine {
             identity,
             network().prefix().agent_address(),
             Stamp::ZERO,
-            UdpSocket::bind(0).unwrap(),
+            vec![UdpSocket::bind(0).unwrap()],
         );
         // The first stamps, which a disk would have confirmed.
         overlay.stamps_reserved(Stamp::from_nanos(u64::MAX));
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     fn endpoint(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.overlay.socket.port()).into()
+        (Ipv4Addr::LOCALHOST, self.overlay.socket().port()).into()
     }
 
     /// Waits for this piece of news.
@@ -111,13 +111,14 @@ fn pump(
         let sleep = overlay.run_timers().unwrap_or(DEADLINE);
         // Timers that others set are noticed within this time.
         let sleep = sleep.min(Duration::from_millis(20));
-        wait_readable(&overlay.socket, wake, Some(sleep)).unwrap();
-        overlay.socket.recv(&mut batch).unwrap();
+        wait_readable(overlay.socket(), wake, Some(sleep)).unwrap();
+        overlay.socket().recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
             if let Some(packet) = dataplane::open(
                 overlay,
                 &mut Run::default(),
                 datagram.from.into(),
+                datagram.ecn,
                 datagram.payload,
                 &mut relayed,
                 clock::now(),
@@ -125,7 +126,7 @@ fn pump(
                 let _ = out.send(packet.to_vec());
             }
         }
-        relayed.flush(&overlay.socket).unwrap();
+        relayed.flush(overlay.socket()).unwrap();
     }
 }
 
@@ -178,9 +179,9 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
     let identity = fleet.seed_of("galena");
     let socket = UdpSocket::bind(0).unwrap();
     let agent_address = network().prefix().agent_address();
-    let (b, _news) = Overlay::new(identity, agent_address, Stamp::ZERO, socket);
+    let (b, _news) = Overlay::new(identity, agent_address, Stamp::ZERO, vec![socket]);
     b.apply_roster(&fleet.roster(7), &identity.public());
-    let endpoint = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
+    let endpoint = (Ipv4Addr::LOCALHOST, b.socket().port()).into();
     a.overlay.add_candidates(&name("galena"), &[endpoint]);
     a.overlay
         .handle_packet(&packet(&fleet, "cinnabar", "galena"))
@@ -189,13 +190,17 @@ async fn the_answer_to_the_first_packet_finds_the_session_that_it_came_on() {
     // Nothing runs b's timers, as none may have run when the system answers a packet from the TUN.
     let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
     let routed = 'received: loop {
-        wait_readable(&b.socket, &wake, Some(DEADLINE)).unwrap();
-        assert!(b.socket.recv(&mut batch).unwrap(), "a handshake, then data");
+        wait_readable(b.socket(), &wake, Some(DEADLINE)).unwrap();
+        assert!(
+            b.socket().recv(&mut batch).unwrap(),
+            "a handshake, then data"
+        );
         for datagram in batch.datagrams() {
             if dataplane::open(
                 &b,
                 &mut Run::default(),
                 datagram.from.into(),
+                datagram.ecn,
                 datagram.payload,
                 &mut SendBatch::new(),
                 clock::now(),
@@ -247,7 +252,7 @@ async fn stamps_are_reserved_before_the_first_handshake() {
         fleet.seed_of("cinnabar"),
         network().prefix().agent_address(),
         Stamp::ZERO,
-        UdpSocket::bind(0).unwrap(),
+        vec![UdpSocket::bind(0).unwrap()],
     );
     overlay.run_timers();
     let first = tokio::time::timeout(DEADLINE, news.recv()).await.unwrap();
@@ -268,14 +273,14 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
     let overlay = |text| {
         let agents = network().prefix().agent_address();
         let socket = UdpSocket::bind(0).unwrap();
-        let (overlay, news) = Overlay::new(fleet.seed_of(text), agents, Stamp::ZERO, socket);
+        let (overlay, news) = Overlay::new(fleet.seed_of(text), agents, Stamp::ZERO, vec![socket]);
         overlay.stamps_reserved(Stamp::from_nanos(u64::MAX));
         (overlay, news)
     };
     let ((a, _), (b, mut news)) = (overlay("cinnabar"), overlay("galena"));
     a.apply_roster(&fleet.roster(9), &fleet.seed_of("cinnabar").public());
     b.apply_roster(&fleet.roster(7), &fleet.seed_of("galena").public());
-    let at_b = (Ipv4Addr::LOCALHOST, b.socket.port()).into();
+    let at_b = (Ipv4Addr::LOCALHOST, b.socket().port()).into();
     a.add_candidates(&name("galena"), &[at_b]);
     a.handle_packet(&packet(&fleet, "cinnabar", "galena"))
         .unwrap();
@@ -283,16 +288,17 @@ async fn a_new_session_tells_the_roster_at_once_and_not_with_the_next_timer() {
     let (wake, mut batch) = (Wake::new().unwrap(), RecvBatch::new());
     let mut receive = |overlay: &Overlay| {
         assert!(
-            wait_readable(&overlay.socket, &wake, Some(DEADLINE))
+            wait_readable(overlay.socket(), &wake, Some(DEADLINE))
                 .unwrap()
                 .ready
         );
-        overlay.socket.recv(&mut batch).unwrap();
+        overlay.socket().recv(&mut batch).unwrap();
         for datagram in batch.datagrams() {
             dataplane::open(
                 overlay,
                 &mut Run::default(),
                 datagram.from.into(),
+                datagram.ecn,
                 datagram.payload,
                 &mut SendBatch::new(),
                 clock::now(),
@@ -312,7 +318,8 @@ async fn a_reservation_of_stamps_is_not_lost_when_the_control_plane_is_behind() 
     let fleet = Fleet::new(&["cinnabar", "galena"]);
     let agents = network().prefix().agent_address();
     let socket = UdpSocket::bind(0).unwrap();
-    let (overlay, mut news) = Overlay::new(fleet.seed_of("cinnabar"), agents, Stamp::ZERO, socket);
+    let (overlay, mut news) =
+        Overlay::new(fleet.seed_of("cinnabar"), agents, Stamp::ZERO, vec![socket]);
     for _ in 0..NEWS_MAX {
         overlay.report(News::NeedEndpoints(name("galena")));
     }

@@ -17,7 +17,7 @@ use mesh_control::stream::{
 use mesh_core::{Carrier, Dial, Dialler, Remote, Run, StreamId};
 use mesh_inventory::roster::Roster;
 use mesh_os::{clock, udp::SendBatch};
-use mesh_types::{MemberKey, PublicIdentity, WireguardPublicKey};
+use mesh_types::{Ecn, MemberKey, PublicIdentity, WireguardPublicKey};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
@@ -167,13 +167,14 @@ async fn receive(
             overlay,
             &mut Run::default(),
             from,
+            Ecn::NotCapable,
             datagram,
             &mut relayed,
             clock::now(),
         ) {
             deliver(packet);
         }
-        if let Err(error) = relayed.flush(&overlay.socket) {
+        if let Err(error) = relayed.flush(overlay.socket()) {
             debug!(%error, "could not relay");
         }
     }

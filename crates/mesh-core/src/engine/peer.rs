@@ -198,7 +198,7 @@ pub enum PeerState {
 
 impl Peer {
     pub(super) fn new(config: PeerConfig, context: &Context, now: Instant) -> Self {
-        let attention = context.forwarding.attention_flag();
+        let attention = context.forwarding.attention().one();
         let mut paths = Paths::default();
         paths.set_relay_only(config.relay_only && config.speaks_mesh, now);
         Self {

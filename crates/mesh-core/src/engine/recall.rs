@@ -140,7 +140,8 @@ impl Engine {
             .filter(|(client, _)| self.peers.get(client).is_some_and(Peer::speaks_mesh))
             .take(server.limits().clients_max)
             .collect();
-        server.expect(places.keys(), self.context.forwarding.attention_flag());
+        let attention = self.context.forwarding.attention().clone();
+        server.expect(places.keys(), attention);
         self.recall = Recall::new(places, now.instant);
     }
 

@@ -1,6 +1,8 @@
 //! The maximum segment size that TCP ends tell each other in their SYNs (RFC 9293 section 3.7.1), lowered
 //! to what the way carries.
 
+use super::amend;
+
 /// The flag in the byte of flags, and where that is in TCP's header.
 const SYN: u8 = 0x02;
 const FLAGS_OFFSET: usize = 13;
@@ -74,13 +76,7 @@ fn replace(tcp: &mut [u8], at: usize, most: u16) {
         0 => value,
         _ => value.swap_bytes(),
     };
-    let sum = u16::from_be_bytes([tcp[16], tcp[17]]);
-    let mut total = u32::from(!sum) + u32::from(!word(old)) + u32::from(word(most));
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    let sum = !u16::try_from(total).expect("folded to 16 bits");
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    amend(&mut tcp[16..18], word(old), word(most));
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What goes wrong between machines.
 
+use std::process::Command;
+
 use anyhow::Context as _;
+use mesh_types::AGENT_PORT;
 
 use super::{Lab, SiteId};
 use crate::{
@@ -30,6 +33,45 @@ impl Lab {
             rules += &format!("add rule inet severed arrive ip6 saddr {address} drop\n");
         }
         self.outermost(to)?.run(|| apply(&rules))
+    }
+
+    /// Of what comes to a machine's agent, loses one in so many at random, and changes a byte of as many. What the
+    /// system joined is one.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` says.
+    pub fn spoil(&self, to: &str, one_in: u32) -> anyhow::Result<()> {
+        let rules = format!(
+            "table inet spoiled {{\n\
+             counter lost {{ }}\n\
+             counter changed {{ }}\n\
+             chain arrive {{\n\
+             type filter hook prerouting priority -300;\n\
+             udp dport {AGENT_PORT} numgen random mod {one_in} < 1 counter name lost drop\n\
+             udp dport {AGENT_PORT} numgen random mod {one_in} < 1 counter name changed @th,800,8 set 0x5a\n\
+             }}\n}}\n"
+        );
+        self.outermost(to)?.run(|| apply(&rules))
+    }
+
+    /// How many [`Lab::spoil`] has lost, and changed.
+    ///
+    /// # Errors
+    ///
+    /// What `nft` says.
+    pub fn spoiled(&self, to: &str) -> anyhow::Result<[u64; 2]> {
+        let count = |name| {
+            let mut nft = Command::new("nft");
+            nft.args(["list", "counter", "inet", "spoiled", name]);
+            let output = self.outermost(to)?.run(|| Ok(nft.output()?))?;
+            let text = String::from_utf8(output.stdout)?;
+            let mut words = text.split_whitespace();
+            words.find(|word| *word == "packets");
+            let count = words.next().context("`nft` has no such counter")?;
+            anyhow::Ok(count.parse()?)
+        };
+        Ok([count("lost")?, count("changed")?])
     }
 
     /// Undoes [`Lab::sever`] for all that is dropped on its way to a machine.

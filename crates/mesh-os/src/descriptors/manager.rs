@@ -19,7 +19,7 @@ use nix::{
 use crate::descriptors::FIRST;
 
 /// The most descriptors that are passed to a child.
-pub const KEPT_MAX: usize = 8;
+pub const KEPT_MAX: usize = 40;
 
 /// The most descriptors that come with one message, whoever sends it (`SCM_MAX_FD` of Linux). Room for fewer
 /// would be an error of the call that reads it.

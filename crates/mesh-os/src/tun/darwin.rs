@@ -28,9 +28,15 @@ const NAME_RULE: &str = "`utun` for the first free one, or `utun` and a number";
 /// in whatever way.
 #[derive(Debug)]
 pub struct Tun {
-    fd: OwnedFd,
+    queues: [Queue; 1],
     name: String,
     index: u32,
+}
+
+/// The queue of packets from the kernel.
+#[derive(Debug)]
+pub struct Queue {
+    fd: OwnedFd,
 }
 
 impl Tun {
@@ -40,7 +46,7 @@ impl Tun {
     /// # Errors
     ///
     /// [`CreateTunError`].
-    pub fn create(name: &str, _: Offload) -> Result<Self, CreateTunError> {
+    pub fn create(name: &str, _: Offload, _: usize) -> Result<Self, CreateTunError> {
         let unit = utun::unit(name).ok_or_else(|| CreateTunError::Name {
             name: name.to_owned(),
             rule: NAME_RULE,
@@ -66,7 +72,12 @@ impl Tun {
         let name = interface_name(&fd).map_err(|error| io_error(name, error))?;
         let index =
             nix::net::if_::if_nametoindex(name.as_str()).map_err(|error| io_error(&name, error))?;
-        Ok(Self { fd, name, index })
+        let queues = [Queue { fd }];
+        Ok(Self {
+            queues,
+            name,
+            index,
+        })
     }
 
     /// Goes on with an interface that another process made, with what waits in it, its addresses and
@@ -74,9 +85,11 @@ impl Tun {
     ///
     /// # Errors
     ///
-    /// It is no `utun`, or has another number. Then `fd` is closed, and if that was the last of its copies
+    /// It is no `utun`, or has another number. Then it is closed, and if that was the last of its copies
     /// the interface goes with it.
-    pub fn adopt(fd: OwnedFd, name: &str, _: Offload) -> io::Result<Self> {
+    pub fn adopt(fds: Vec<OwnedFd>, name: &str, _: Offload) -> io::Result<Self> {
+        let [fd] = <[OwnedFd; 1]>::try_from(fds)
+            .map_err(|_| io::Error::other("an interface has one descriptor"))?;
         let found = interface_name(&fd)?;
         let wanted = utun::unit(name).is_some_and(|unit| unit == 0 || found == name);
         if !wanted || utun::unit(&found).is_none() {
@@ -86,10 +99,20 @@ impl Tun {
         }
         let index = nix::net::if_::if_nametoindex(found.as_str())?;
         Ok(Self {
-            fd,
+            queues: [Queue { fd }],
             name: found,
             index,
         })
+    }
+
+    /// Its queue.
+    pub fn queues(&self) -> &[Queue] {
+        &self.queues
+    }
+
+    /// All that another process needs to go on with it.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.queues.iter().map(AsFd::as_fd)
     }
 
     /// What it does in the kernel's place: nothing.
@@ -107,6 +130,36 @@ impl Tun {
         self.index
     }
 
+    /// Hands packets to the kernel. A packet that it does not take (malformed, its queue is full, or the
+    /// interface was taken down) is lost and the others go on, as on any network. Returns the number that
+    /// it took.
+    ///
+    /// # Errors
+    ///
+    /// What `writev` gives when the interface is gone; the remaining packets are lost.
+    pub fn send<'p>(&self, packets: impl IntoIterator<Item = &'p [u8]>) -> io::Result<usize> {
+        let mut taken = 0;
+        for packet in packets {
+            let Some(header) = utun::header(packet) else {
+                tracing::trace!("not an IP packet");
+                continue;
+            };
+            match writev(
+                &self.queues[0].fd,
+                &[IoSlice::new(&header), IoSlice::new(packet)],
+            ) {
+                Ok(_) => taken += 1,
+                Err(error @ (Errno::EBADF | Errno::ENOTCONN | Errno::ENXIO)) => {
+                    return Err(error.into());
+                }
+                Err(error) => tracing::trace!(%error, "the kernel did not take a packet"),
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Queue {
     /// Reads the packets that wait, as many as `batch` has room for. Never blocks: sleep with
     /// [`crate::poll::wait_readable`].
     ///
@@ -135,34 +188,9 @@ impl Tun {
         }
         Ok(batch.len())
     }
-
-    /// Hands packets to the kernel. A packet that it does not take (malformed, its queue is full, or the
-    /// interface was taken down) is lost and the others go on, as on any network. Returns the number that
-    /// it took.
-    ///
-    /// # Errors
-    ///
-    /// What `writev` gives when the interface is gone; the remaining packets are lost.
-    pub fn send<'p>(&self, packets: impl IntoIterator<Item = &'p [u8]>) -> io::Result<usize> {
-        let mut taken = 0;
-        for packet in packets {
-            let Some(header) = utun::header(packet) else {
-                tracing::trace!("not an IP packet");
-                continue;
-            };
-            match writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(packet)]) {
-                Ok(_) => taken += 1,
-                Err(error @ (Errno::EBADF | Errno::ENOTCONN | Errno::ENXIO)) => {
-                    return Err(error.into());
-                }
-                Err(error) => tracing::trace!(%error, "the kernel did not take a packet"),
-            }
-        }
-        Ok(taken)
-    }
 }
 
-impl AsFd for Tun {
+impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -25,7 +25,7 @@ impl Large {
         })
     }
 
-    /// Cuts it as [`Tun::recv`](super::Tun::recv) does, once more. Returns the number of packets, which are in
+    /// Cuts it as [`Queue::recv`](super::Queue::recv) does, once more. Returns the number of packets, which are in
     /// `batch`.
     pub fn cut(&mut self, batch: &mut PacketBatch) -> usize {
         batch.clear();

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use mesh_types::Ecn;
 use quinn_udp::RecvMeta;
 
 /// Buffers filled by one receive call. Where the system joins the datagrams of one peer into one buffer a
@@ -33,6 +34,8 @@ pub struct Datagram<'b> {
     pub from: SocketAddr,
     /// To which of this machine's addresses; `None` where the system does not say.
     pub to: Option<IpAddr>,
+    /// What it says of congestion.
+    pub ecn: Ecn,
     /// What was sent; may be changed in place.
     pub payload: &'b mut [u8],
 }
@@ -74,11 +77,19 @@ impl RecvBatch {
                 let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
                 let from = keep_scope(from, meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
+                let ecn = meta
+                    .ecn
+                    .map_or(Ecn::NotCapable, |ecn| Ecn::from_bits(ecn as u8));
                 // An empty datagram has stride 0, and is of no use to anybody.
                 let stride = meta.stride.max(1);
                 bytes[..meta.len]
                     .chunks_mut(stride)
-                    .map(move |payload| Datagram { from, to, payload })
+                    .map(move |payload| Datagram {
+                        from,
+                        to,
+                        ecn,
+                        payload,
+                    })
             })
     }
 }

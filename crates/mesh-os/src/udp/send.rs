@@ -6,6 +6,7 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
+use mesh_types::Ecn;
 
 use super::{BURST_BYTES_MAX, UdpSocket};
 
@@ -33,6 +34,8 @@ pub struct SendBatch {
 #[derive(Debug)]
 struct Burst {
     destination: SocketAddr,
+    /// What all of them say of congestion.
+    ecn: Ecn,
     /// The length of all but the last.
     segment_bytes: usize,
     segments: usize,
@@ -50,7 +53,8 @@ impl<'d> Gather<'d> {
         }
     }
 
-    /// Adds a datagram, after sending the burst so far if this one does not continue it.
+    /// Adds a datagram, which is to say `ecn` of congestion, after sending the burst so far if this one does not
+    /// continue it.
     ///
     /// # Errors
     ///
@@ -59,13 +63,14 @@ impl<'d> Gather<'d> {
         &mut self,
         socket: &UdpSocket,
         destination: SocketAddr,
+        ecn: Ecn,
         datagram: &'d [u8],
     ) -> io::Result<()> {
-        let result = match self.burst.takes(destination, datagram.len(), socket) {
+        let result = match self.burst.takes(destination, ecn, datagram.len(), socket) {
             true => Ok(()),
             false => self.flush(socket),
         };
-        self.burst.add(destination, datagram.len());
+        self.burst.add(destination, ecn, datagram.len());
         self.datagrams.push(IoSlice::new(datagram));
         result
     }
@@ -107,13 +112,14 @@ impl SendBatch {
         &mut self,
         socket: &UdpSocket,
         destination: SocketAddr,
+        ecn: Ecn,
         datagram: &[u8],
     ) -> io::Result<()> {
-        let result = match self.burst.takes(destination, datagram.len(), socket) {
+        let result = match self.burst.takes(destination, ecn, datagram.len(), socket) {
             true => Ok(()),
             false => self.flush(socket),
         };
-        self.burst.add(destination, datagram.len());
+        self.burst.add(destination, ecn, datagram.len());
         self.bytes.extend_from_slice(datagram);
         result
     }
@@ -146,6 +152,7 @@ impl Burst {
     const fn new() -> Self {
         Self {
             destination: SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            ecn: Ecn::NotCapable,
             segment_bytes: 0,
             segments: 0,
             bytes: 0,
@@ -154,18 +161,20 @@ impl Burst {
     }
 
     /// Whether a datagram can leave together with those so far.
-    fn takes(&self, destination: SocketAddr, bytes: usize, socket: &UdpSocket) -> bool {
+    fn takes(&self, destination: SocketAddr, ecn: Ecn, bytes: usize, socket: &UdpSocket) -> bool {
         self.segments == 0
             || !self.ended
                 && destination == self.destination
+                && ecn == self.ecn
                 && (1..=self.segment_bytes).contains(&bytes)
                 && self.segments < socket.segments_max().min(SEGMENTS_MAX)
                 && self.bytes + bytes <= BURST_BYTES_MAX
     }
 
-    fn add(&mut self, destination: SocketAddr, bytes: usize) {
+    fn add(&mut self, destination: SocketAddr, ecn: Ecn, bytes: usize) {
         if self.segments == 0 {
             self.destination = destination;
+            self.ecn = ecn;
             self.segment_bytes = bytes;
         }
         self.ended = bytes < self.segment_bytes;
@@ -177,8 +186,8 @@ impl Burst {
     fn send(&self, socket: &UdpSocket, datagrams: &[IoSlice<'_>]) -> io::Result<()> {
         match datagrams {
             [] => Ok(()),
-            [datagram] => socket.send(self.destination, None, datagram),
-            datagrams => socket.send_run(self.destination, self.segment_bytes, datagrams),
+            [datagram] => socket.transmit(self.destination, None, self.ecn, datagram, None),
+            datagrams => socket.send_run(self.destination, self.ecn, self.segment_bytes, datagrams),
         }
     }
 }

@@ -65,8 +65,8 @@ fn send_together(by: By, from: &UdpSocket, datagrams: &[(SocketAddr, Vec<u8>)]) 
     let mut batch = SendBatch::new();
     for (to, datagram) in datagrams {
         match by {
-            By::Gather => gather.push(from, *to, datagram),
-            By::SendBatch => batch.push(from, *to, datagram),
+            By::Gather => gather.push(from, *to, Ecn::NotCapable, datagram),
+            By::SendBatch => batch.push(from, *to, Ecn::NotCapable, datagram),
         }
         .unwrap();
     }
@@ -92,6 +92,45 @@ fn a_batch_arrives_datagram_by_datagram_in_order() {
         let received = receive(&to, sent.len()).into_iter();
         assert_eq!(received.map(|(_, d)| d).collect::<Vec<_>>(), sent);
         assert_eq!(receive(&other, 1)[0].1, b"elsewhere");
+    }
+}
+
+#[test]
+fn what_datagrams_say_of_congestion_arrives_alone_and_together() {
+    use Ecn::{Capable0, Capable1, Experienced, NotCapable};
+    let (from, to) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
+    let says = [
+        Capable0,
+        Capable0,
+        Capable0,
+        Capable1,
+        NotCapable,
+        NotCapable,
+        Experienced,
+        Experienced,
+        Capable0,
+    ];
+    let places: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for place in places {
+        if from.is_ipv4 && place.is_ipv6() {
+            continue; // A machine without IPv6.
+        }
+        let mut gather = Gather::new();
+        for ecn in says {
+            let to = (place, to.port()).into();
+            gather.push(&from, to, ecn, &[7; 1312]).unwrap();
+        }
+        gather.flush(&from).unwrap();
+        let wake = Wake::new().unwrap();
+        let mut batch = RecvBatch::new();
+        let mut received = Vec::new();
+        while received.len() < says.len() {
+            let timeout = Some(std::time::Duration::from_secs(5));
+            assert!(wait_readable(&to, &wake, timeout).unwrap().ready);
+            to.recv(&mut batch).unwrap();
+            received.extend(batch.datagrams().map(|datagram| datagram.ecn));
+        }
+        assert_eq!(received, says, "{place}");
     }
 }
 
@@ -129,7 +168,7 @@ fn what_the_system_does_not_cut_is_sent_one_by_one() {
     assert_eq!(set, 0);
     let parts = [1, 2, 3].map(|i| [i; 1312]);
     let parts = parts.each_ref().map(|part| IoSlice::new(part));
-    let refused = from.send_segmented(at(&to), 1312, &parts);
+    let refused = from.send_segmented(at(&to), Ecn::NotCapable, 1312, &parts);
     assert!(
         refused.is_err(),
         "without checksums the system cuts nothing"
@@ -216,6 +255,47 @@ fn a_datagram_for_the_neighbourhood_says_so_and_later_ones_do_not() {
     socket.send(destination, None, b"far").unwrap();
     assert_eq!(hops(), 3);
     assert!(hops() > 30);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_group_shares_a_port_by_sender_and_with_nobody_else() {
+    const SENDERS: u8 = 32;
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let group = UdpSocket::bind_group(any, 3).unwrap();
+    let port = group[0].port();
+    assert!(group.iter().all(|socket| socket.port() == port));
+    let taken = UdpSocket::bind_group((Ipv6Addr::UNSPECIFIED, port).into(), 2);
+    assert!(matches!(taken, Err(BindError::InUse { .. })));
+
+    let senders: Vec<_> = (0..SENDERS).map(|_| UdpSocket::bind(0).unwrap()).collect();
+    for round in 0..3 {
+        for (sender, number) in senders.iter().zip(0..) {
+            let to = (Ipv4Addr::LOCALHOST, port).into();
+            sender.send(to, None, &[number, round]).unwrap();
+        }
+    }
+    let mut batch = RecvBatch::new();
+    let mut of_senders = vec![Vec::new(); SENDERS.into()];
+    for (place, socket) in group.iter().enumerate() {
+        let mut count = 0;
+        while socket.recv(&mut batch).unwrap() {
+            for datagram in batch.datagrams() {
+                let [number, round] = *datagram.payload else {
+                    panic!("two bytes");
+                };
+                of_senders[usize::from(number)].push((place, round));
+                count += 1;
+            }
+        }
+        assert!(count > 0, "each has some senders");
+    }
+    for of_sender in of_senders {
+        let [(place, 0), ..] = of_sender[..] else {
+            panic!("{of_sender:?}");
+        };
+        assert_eq!(of_sender, [(place, 0), (place, 1), (place, 2)]);
+    }
 }
 
 #[test]

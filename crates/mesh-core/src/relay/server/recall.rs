@@ -3,23 +3,21 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use mesh_types::{Instant, WireguardPublicKey};
 use mesh_wire::relay::MemberTag;
 
 use super::{Client, RelayServer};
+use crate::attention::AnyAttention;
 
 /// The expected clients that were sent to; each is in it once, ever.
 #[derive(Default)]
 pub(super) struct Sought {
     keys: Mutex<Vec<WireguardPublicKey>>,
     /// What tells the engine's owner of it.
-    attention: OnceLock<Arc<AtomicBool>>,
+    attention: OnceLock<AnyAttention>,
 }
 
 impl RelayServer {
@@ -48,7 +46,7 @@ impl RelayServer {
     pub(crate) fn expect<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a [u8; 32]>,
-        attention: Arc<AtomicBool>,
+        attention: AnyAttention,
     ) {
         // There is one engine for the whole life of the process.
         let _ = self.sought.attention.set(attention);
@@ -77,7 +75,7 @@ impl RelayServer {
         keys.unwrap_or_else(PoisonError::into_inner)
             .push(client.key);
         if let Some(attention) = self.sought.attention.get() {
-            attention.store(true, Ordering::Release);
+            attention.raise();
         }
     }
 }

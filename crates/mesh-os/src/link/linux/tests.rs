@@ -36,7 +36,7 @@ fn config(addresses: &[&str], routes: &[&str]) -> InterfaceConfig {
 #[test]
 fn an_interface_gets_exactly_its_configuration_and_vanishes_with_its_owner() {
     in_namespace(|| {
-        let tun = Tun::create("mesh%d", Offload::default()).unwrap();
+        let tun = Tun::create("mesh%d", Offload::default(), 1).unwrap();
         assert_eq!(tun.name(), "mesh0");
         let mut links = Links::open().unwrap();
         let first = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
@@ -72,7 +72,7 @@ fn an_interface_gets_exactly_its_configuration_and_vanishes_with_its_owner() {
 fn an_address_can_be_bound_at_once() {
     in_namespace(|| {
         for attempt in 0..20 {
-            let tun = Tun::create("mesh0", Offload::default()).unwrap();
+            let tun = Tun::create("mesh0", Offload::default(), 1).unwrap();
             let only = config(&["fd01::1"], &["fd01::/48"]);
             Links::open()
                 .unwrap()
@@ -86,7 +86,7 @@ fn an_address_can_be_bound_at_once() {
 #[test]
 fn packets_pass_between_the_kernel_and_the_device() {
     in_namespace(|| {
-        let tun = Tun::create("mesh0", Offload::default()).unwrap();
+        let tun = Tun::create("mesh0", Offload::default(), 1).unwrap();
         let only = config(&["fd01::1"], &["fd01::/48"]);
         Links::open()
             .unwrap()
@@ -100,8 +100,8 @@ fn packets_pass_between_the_kernel_and_the_device() {
         let mut batch = PacketBatch::new(8, 1280, 16, 16);
         let mut received = Vec::new();
         while received.len() < 3 {
-            assert!(wait_readable(&tun, &wake, None).unwrap().ready);
-            tun.recv(&mut batch).unwrap();
+            assert!(wait_readable(&tun.queues()[0], &wake, None).unwrap().ready);
+            tun.queues()[0].recv(&mut batch).unwrap();
             let packets = batch.packets().map(|p| p[16..p.len() - 16].to_vec());
             // The kernel may speak of its multicast groups in between.
             received.extend(packets.filter(|packet| packet[6] == 17));
@@ -136,15 +136,76 @@ fn swapped(packet: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// What waits in each of the queues: the packets of UDP.
+fn in_queues(tun: &Tun) -> Vec<Vec<Vec<u8>>> {
+    let mut batch = PacketBatch::new(64, 1280, 16, 16);
+    let mut all = Vec::new();
+    for queue in tun.queues() {
+        let mut packets = Vec::new();
+        while queue.recv(&mut batch).unwrap() > 0 {
+            let read = batch.packets().map(|p| p[16..p.len() - 16].to_vec());
+            packets.extend(read.filter(|packet| packet[6] == 17));
+        }
+        all.push(packets);
+    }
+    all
+}
+
+#[test]
+fn a_flow_stays_in_its_queue_whatever_comes_back_and_whoever_has_the_device() {
+    const FLOWS: usize = 32;
+    in_namespace(|| {
+        let mut tun = Tun::create("mesh0", Offload::default(), 3).unwrap();
+        let only = config(&["fd01::1"], &["fd01::/48"]);
+        let mut links = Links::open().unwrap();
+        links.configure(tun.index(), &only).unwrap();
+        let sockets: Vec<_> = (0..FLOWS)
+            .map(|_| UdpSocket::bind("[fd01::1]:0").unwrap())
+            .collect();
+        let mut queues = [None; FLOWS];
+        for round in 0..3 {
+            for (socket, flow) in sockets.iter().zip(0u8..) {
+                socket.send_to(&[flow, round], "[fd01::9]:9").unwrap();
+            }
+            let found = in_queues(&tun);
+            assert_eq!(found.iter().flatten().count(), FLOWS);
+            assert!(found.iter().all(|packets| !packets.is_empty()));
+            for (number, packets) in found.iter().enumerate() {
+                for packet in packets {
+                    let queue = queues[usize::from(packet[48])].get_or_insert(number);
+                    assert_eq!(*queue, number, "round {round}");
+                }
+            }
+            let answers: Vec<_> = found
+                .iter()
+                .flatten()
+                .map(|packet| swapped(packet))
+                .collect();
+            let sent = tun.send(answers.iter().map(Vec::as_slice)).unwrap();
+            assert_eq!(sent, FLOWS);
+            // Another process goes on with it.
+            let copies = tun.descriptors().map(|fd| fd.try_clone_to_owned().unwrap());
+            let mut copies: Vec<_> = copies.collect();
+            copies.rotate_right(1);
+            tun = Tun::adopt(copies, "mesh0", Offload::default()).unwrap();
+            assert_eq!(tun.queues().len(), 3);
+        }
+    });
+}
+
 #[test]
 fn an_interface_name_in_use_is_said_so() {
     in_namespace(|| {
-        let _tun = Tun::create("mesh0", Offload::default()).unwrap();
-        let error = Tun::create("mesh0", Offload::default()).unwrap_err();
-        assert!(
-            matches!(error, crate::tun::CreateTunError::InUse(_)),
-            "{error}"
-        );
+        for queues in [1, 2] {
+            let _tun = Tun::create("mesh0", Offload::default(), queues).unwrap();
+            for queues in [1, 2] {
+                let error = Tun::create("mesh0", Offload::default(), queues).unwrap_err();
+                assert!(
+                    matches!(error, crate::tun::CreateTunError::InUse(_)),
+                    "{error}"
+                );
+            }
+        }
     });
 }
 
@@ -156,7 +217,7 @@ fn a_change_is_heard_once() {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let tun = Tun::create("mesh0", Offload::default()).unwrap();
+            let tun = Tun::create("mesh0", Offload::default(), 1).unwrap();
             let mut links = Links::open().unwrap();
             let mut changes = NetworkChanges::new().unwrap();
             let deadline = Duration::from_secs(5);
@@ -187,7 +248,7 @@ fn a_change_is_heard_once() {
 #[test]
 fn what_an_interface_lost_by_going_down_is_noticed_when_it_is_up_again() {
     in_namespace(|| {
-        let tun = Tun::create("mesh0", Offload::default()).unwrap();
+        let tun = Tun::create("mesh0", Offload::default(), 1).unwrap();
         let wanted = config(&["fd01::1", "10.9.0.1"], &["fd01::/48", "10.9.0.0/16"]);
         let mut links = Links::open().unwrap();
         links.configure(tun.index(), &wanted).unwrap();
@@ -202,7 +263,7 @@ fn what_an_interface_lost_by_going_down_is_noticed_when_it_is_up_again() {
         packet.extend([0; 32]);
         assert_eq!(tun.send([packet.as_slice()]).unwrap(), 0, "lost, no more");
         let mut batch = PacketBatch::new(8, 1280, 16, 16);
-        assert!(tun.recv(&mut batch).is_ok());
+        assert!(tun.queues()[0].recv(&mut batch).is_ok());
 
         links.set_up(tun.index(), true).unwrap();
         assert!(links.lacks(tun.index(), &wanted).unwrap());
@@ -248,7 +309,7 @@ fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
         let world: IpNet = "0.0.0.0/0".parse().unwrap();
         let router: Ipv4Addr = "192.168.7.1".parse().unwrap();
         links.add_route_via(index, world, router.into()).unwrap();
-        let tun = Tun::create("vpn0", Offload::default()).unwrap();
+        let tun = Tun::create("vpn0", Offload::default(), 1).unwrap();
         let halves = config(&["10.9.0.2"], &["0.0.0.0/1", "128.0.0.0/1", "10.9.0.0/16"]);
         links.configure(tun.index(), &halves).unwrap();
         let found = links.router().unwrap().unwrap();
@@ -260,7 +321,7 @@ fn the_router_is_found_past_a_tunnel_that_has_a_default_route_too() {
 #[test]
 fn large_packets_are_of_no_more_packets_than_said() {
     in_namespace(|| {
-        let tun = Tun::create("mesh0", Offload::default()).unwrap();
+        let tun = Tun::create("mesh0", Offload::default(), 1).unwrap();
         let mut links = Links::open().unwrap();
         links.set_segments(tun.index(), 44).unwrap();
         let found = links.dump_links().unwrap().into_iter().any(|link| {

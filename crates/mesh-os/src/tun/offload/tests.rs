@@ -317,7 +317,7 @@ fn in_network<T: Send + 'static>(
     let (give, device) = mpsc::channel();
     let handle = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).ok().map(|()| {
-            let tun = Tun::create("mesh0", offload).unwrap();
+            let tun = Tun::create("mesh0", offload, 1).unwrap();
             let config = InterfaceConfig {
                 mtu: 1_400,
                 addresses: addresses(side).to_vec(),
@@ -354,8 +354,8 @@ fn carry(
     let mut batch = PacketBatch::new(64, 1_400, 0, 0);
     let (mut packets, mut batches) = (0, 0);
     while !stopped.load(std::sync::atomic::Ordering::Acquire) {
-        if from.recv(&mut batch).unwrap() == 0 {
-            wait_readable(from, stop, None).unwrap();
+        if from.queues()[0].recv(&mut batch).unwrap() == 0 {
+            wait_readable(&from.queues()[0], stop, None).unwrap();
             continue;
         }
         batches += 1;
