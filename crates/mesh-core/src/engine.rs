@@ -444,7 +444,10 @@ impl Engine {
     /// Takes note that stamps up to `until` are stored on disk, and sends what waited for it.
     pub fn stamps_reserved(&mut self, until: Stamp, now: Now) {
         self.context.stamps.reserved(until);
-        self.for_each_peer(now, |peer, _| peer.retry_if_waiting_for_stamps());
+        self.for_each_peer(now, |peer, context| {
+            peer.retry_if_waiting_for_stamps();
+            peer.answer_waiting_stray(context, now);
+        });
     }
 
     /// Says whether the wall clock may be used as a stamp. A clock far ahead of everyone else's may

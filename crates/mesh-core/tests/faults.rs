@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use mesh_core::{Event, PeerState, Protocol};
+use mesh_core::{Event, PeerState, Protocol, Stamp};
 use mesh_testkit::{LinkQuality, Network};
 use proptest::prelude::*;
 
@@ -112,6 +112,28 @@ fn a_peer_that_restarted_and_remembers_where_others_are_is_found_again_by_their_
             network.datagrams - before
         );
     }
+}
+
+#[test]
+fn a_packet_that_comes_before_the_first_stamps_is_answered_when_they_are_there() {
+    let mut network = connected(10);
+    network.nodes[1].disk_works = false;
+    network.nodes[1].stamps = Stamp::ZERO;
+    restart(&mut network, 1, true);
+    network.tell_endpoint(1, 0);
+    network.take_events(1);
+    network.send(0, 1);
+    network.run_for(SHORT);
+    let key = network.key(0);
+    let state = |network: &Network| network.nodes[1].state_of(&key, network.now);
+    assert_ne!(state(&network), PeerState::Established);
+    let now = network.now;
+    let until = Stamp::from_nanos(u64::MAX);
+    network.nodes[1].engine.stamps_reserved(until, now);
+    // Whatever comes makes the shell send what waits.
+    network.inject(1, SocketAddr::from(([198, 51, 100, 9], 9)), vec![0]);
+    network.run_for(SHORT);
+    assert_eq!(state(&network), PeerState::Established);
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub(super) struct Peer {
     pub(super) knocks: Knocks,
     /// How long the NATs before the way in use hold a mapping.
     pub(super) keep: Duration,
+    /// Where data of a session that is not known came from, while there are no stamps to ask for another with.
+    pub(super) stray: Option<Via>,
     /// A handshake is under way to measure the round trip, and for nothing else.
     pub(super) trial: bool,
     /// Whether moons may be needed to reach it, which is so while it is wanted.
@@ -219,6 +221,7 @@ impl Peer {
             client: None,
             knocks: Knocks::default(),
             keep: Hold::BASE,
+            stray: None,
             trial: false,
             wants_moons: false,
             ranking: (0, Vec::new()),

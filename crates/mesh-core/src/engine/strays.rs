@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Engine, peer::Peer};
+use super::{Context, Engine, peer::Peer};
 use crate::{Now, Remote, Via};
 
 /// Between two handshakes with one peer for this.
@@ -23,15 +23,30 @@ impl Engine {
         let mut peers = self.peers.iter();
         let sender = peers.find(|(_, peer)| peer.may_have_lost_session(via, now));
         if let Some(id) = sender.map(|(id, _)| *id) {
-            // One handshake, which is not repeated: the peer will notice by itself.
             self.with_peer(&id, now, |peer, context| {
-                peer.initiate(vec![via], false, context, now);
+                peer.answer_stray(via, context, now)
             });
         }
     }
 }
 
 impl Peer {
+    /// Asks for a session by one handshake, which is not repeated: the peer will notice by itself. Before this process has
+    /// its first stamps it waits for them.
+    fn answer_stray(&mut self, via: Via, context: &mut Context, now: Now) {
+        let sent = self.initiate(vec![via], false, context, now);
+        self.stray = (!sent).then_some(via);
+    }
+
+    /// Does so if one waits for stamps, which are there now.
+    pub(super) fn answer_waiting_stray(&mut self, context: &mut Context, now: Now) {
+        if let Some(via) = self.stray.take()
+            && self.may_have_lost_session(via, now)
+        {
+            self.answer_stray(via, context, now);
+        }
+    }
+
     /// Whether it may be the peer who sent by `via` in a session that is gone.
     fn may_have_lost_session(&self, via: Via, now: Now) -> bool {
         self.usable_session(now.instant).is_none()

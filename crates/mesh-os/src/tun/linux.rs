@@ -62,18 +62,14 @@ impl Tun {
     /// [`CreateTunError`].
     pub fn create(name: &str, offload: Offload, queues: usize) -> Result<Self, CreateTunError> {
         let mut request = request_for(name)?;
-        let mut more = if offload > Offload::None {
-            HAS_HEADERS
-        } else {
-            0
-        };
-        if queues > 1 {
-            more |= HAS_QUEUES;
-        }
+        let has_several = queues > 1;
+        let given = |flag: libc::c_short, is: bool| if is { flag } else { 0 };
         // SAFETY: `request_for` wrote the flags.
-        let flags = unsafe { request.ifr_ifru.ifru_flags } | more;
-        // With several queues another process's device would be joined.
-        request.ifr_ifru.ifru_flags = if queues > 1 { flags | IS_NEW } else { flags };
+        let flags = unsafe { request.ifr_ifru.ifru_flags }
+            | given(HAS_HEADERS, offload > Offload::None)
+            | given(HAS_QUEUES, has_several);
+        // Another process's device with several queues would be joined.
+        request.ifr_ifru.ifru_flags = flags | given(IS_NEW, has_several);
         let first = open(&mut request, name)?;
         // `c_char` has a sign on some processors and none on others.
         let bytes = request.ifr_name.map(|byte| byte.to_ne_bytes()[0]);
@@ -90,21 +86,19 @@ impl Tun {
             request.ifr_ifru.ifru_flags = flags;
             open(&mut request, &name)
         };
-        let mut queues_open = vec![Queue { fd: first, offload }];
+        let mut opened = vec![Queue { fd: first, offload }];
+        for _ in 1..queues {
+            let fd = another()?;
+            opened.push(Queue { fd, offload });
+        }
         let mut writer = None;
-        if queues > 1 {
-            for _ in 1..queues {
-                queues_open.push(Queue {
-                    fd: another()?,
-                    offload,
-                });
-            }
+        if has_several {
             let fd = another()?;
             detach(&fd).map_err(|error| io_error(&name, error))?;
             writer = Some(fd);
         }
         Ok(Self {
-            queues: queues_open,
+            queues: opened,
             writer,
             name,
             index,
