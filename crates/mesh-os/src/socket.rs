@@ -79,21 +79,14 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
 ///
 /// [`BindError`], where another program keeps the port to itself.
 pub fn bind_udp_shared(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    let bound = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+    let share = |socket: &Socket| {
         socket.set_reuse_address(true)?;
         // What others on this system share such a port by.
         #[cfg(target_os = "macos")]
         socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket.into())
+        socket.set_nonblocking(true)
     };
-    bound().map_err(|error| bind_error(Transport::Udp, address, error))
+    bind_with(Transport::Udp, address, share).map(UdpSocket::from)
 }
 
 /// Binds a UDP address that another socket of this process has and shares. The system gives each what comes from
@@ -102,22 +95,9 @@ pub fn bind_udp_shared(address: SocketAddr) -> Result<UdpSocket, BindError> {
 /// # Errors
 ///
 /// [`BindError`], where the other one does not share.
-#[cfg(target_os = "linux")]
 pub fn bind_udp_beside(address: SocketAddr) -> Result<UdpSocket, BindError> {
-    let bound = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket.into())
-    };
-    bound().map_err(|error| bind_error(Transport::Udp, address, error))
+    let share = |socket: &Socket| socket.set_reuse_port(true);
+    bind_with(Transport::Udp, address, share).map(UdpSocket::from)
 }
 
 /// Binds and listens on a TCP port. A wildcard IPv6 address takes IPv4 too. On Linux the address need not be
@@ -219,6 +199,15 @@ fn bind_on(
     address: SocketAddr,
     interface: Option<&str>,
 ) -> Result<Socket, BindError> {
+    bind_with(transport, address, |socket| bind_device(socket, interface))
+}
+
+/// Binds a socket after what `prepare` does to it.
+fn bind_with(
+    transport: Transport,
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> Result<Socket, BindError> {
     let bound = || {
         let (kind, protocol) = match transport {
             Transport::Udp => (Type::DGRAM, Protocol::UDP),
@@ -238,7 +227,7 @@ fn bind_on(
                 SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
             }
         }
-        bind_device(&socket, interface)?;
+        prepare(&socket)?;
         socket.bind(&address.into())?;
         Ok(socket)
     };

@@ -17,7 +17,7 @@ pub use self::{
     receive::{Datagram, RecvBatch},
     send::{Gather, SendBatch},
 };
-use crate::socket::{BindError, bind_udp};
+use crate::socket::{BindError, bind_udp, bind_udp_beside};
 
 /// The most bytes that one system call hands over for one peer, whatever the offload: a UDP payload.
 const BURST_BYTES_MAX: usize = 65_507;
@@ -84,26 +84,21 @@ impl UdpSocket {
     /// [`BindError`]; a taken port names its holder.
     pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<Self>, BindError> {
         // Alone at first: a port that is another process's is taken.
-        let first = Self::bind_address(address)?;
-        let mut others = Vec::new();
-        #[cfg(target_os = "linux")]
-        if count > 1 {
-            let at = first.share().map_err(|source| BindError::Io {
+        let mut sockets = vec![Self::bind_address(address)?];
+        if cfg!(target_os = "linux") && count > 1 {
+            let at = sockets[0].share().map_err(|source| BindError::Io {
                 transport: crate::socket::Transport::Udp,
                 address,
                 source,
             })?;
             for _ in 1..count {
-                others.push(Self::new(crate::socket::bind_udp_beside(at)?, at)?);
+                sockets.push(Self::new(bind_udp_beside(at)?, at)?);
             }
         }
-        let _ = count;
-        others.insert(0, first);
-        Ok(others)
+        Ok(sockets)
     }
 
     /// Lets other sockets of this user have its address; returns that.
-    #[cfg(target_os = "linux")]
     fn share(&self) -> io::Result<SocketAddr> {
         socket2::SockRef::from(&self.socket).set_reuse_port(true)?;
         self.socket.local_addr()
