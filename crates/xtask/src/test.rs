@@ -34,12 +34,14 @@ pub(crate) struct Args {
     all: bool,
 }
 
-/// Counts of one `cargo test`.
-#[derive(Clone, Copy, Default)]
+/// What one `cargo test` said.
+#[derive(Default)]
 struct Counts {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// The tests that failed, by their names.
+    failures: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -90,6 +92,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         sum.passed += counts.passed;
         sum.failed += counts.failed;
         sum.ignored += counts.ignored;
+        let failures = counts.failures.into_iter();
+        sum.failures
+            .extend(failures.map(|test| format!("{kind}: {test}")));
     }
     println!("macOS: {macos}");
     match &instructions {
@@ -102,6 +107,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "{} passed, {} failed, {} skipped",
         sum.passed, sum.failed, sum.ignored
     );
+    for failure in &sum.failures {
+        println!("failed: {failure}");
+    }
     if sum.failed > 0 || sum.passed == 0 {
         bail!("not every test passed");
     }
@@ -226,12 +234,22 @@ fn count(kind: &str, command: &mut Command) -> anyhow::Result<Counts> {
             counts.failed += number_before(result, " failed");
             counts.ignored += number_before(result, " ignored");
         }
+        counts.failures.extend(failed_test(&line).map(str::to_owned));
     }
     let status = child.wait()?;
     if !status.success() && counts.failed == 0 {
         bail!("`{}` ended with {status}", shown(command));
     }
     Ok(counts)
+}
+
+/// The name in `test NAME ... FAILED`. What a test prints itself may stand in between, where nothing captures it.
+fn failed_test(line: &str) -> Option<&str> {
+    let (name, _) = line
+        .strip_prefix("test ")?
+        .strip_suffix("FAILED")?
+        .split_once(" ... ")?;
+    Some(name)
 }
 
 /// The number that stands before `word`: 12 in `ok. 12 passed; 0 failed`.
@@ -257,5 +275,7 @@ mod tests {
         assert_eq!(number_before(line, " failed"), 3);
         assert_eq!(number_before(line, " ignored"), 1);
         assert_eq!(number_before(line, " absent"), 0);
+        assert_eq!(failed_test("test a::b ... FAILED"), Some("a::b"));
+        assert_eq!(failed_test("test a::b ... ok"), None);
     }
 }
