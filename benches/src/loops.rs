@@ -107,6 +107,12 @@ pub fn all() -> Vec<InnerLoop> {
         InnerLoop::new("lookup/1000-peers-network", None, || {
             lookup::Lookup::behind_a_peer(1000)
         }),
+        InnerLoop::new("rules/1", Some(tunnel::RULED_BYTES), || {
+            tunnel::Open::with_rules(1)
+        }),
+        InnerLoop::new("rules/5000", Some(tunnel::RULED_BYTES), || {
+            tunnel::Open::with_rules(5000)
+        }),
         InnerLoop::new("split/tcp-64k", Some(large::BYTES), large::Split::new),
         InnerLoop::new("join/tcp-64k", Some(large::BYTES), large::Join::new),
         InnerLoop::new("checksum/1420", Some(checksum::BYTES), || {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -121,6 +122,7 @@ impl Pair {
             speaks_mesh: true,
             protocol,
             allowed_ips: vec![IpAddr::from(address(end)).into()],
+            access: Arc::default(),
             relay_only: false,
         }
     }

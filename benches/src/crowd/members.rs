@@ -240,6 +240,7 @@ fn peer(key: WireguardPublicKey, address: Ipv6Addr) -> PeerConfig {
         speaks_mesh: true,
         protocol: Protocol::MeshAes,
         allowed_ips: vec![IpAddr::from(address).into()],
+        access: std::sync::Arc::default(),
         relay_only: false,
     }
 }

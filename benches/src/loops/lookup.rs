@@ -85,6 +85,7 @@ fn stranger(number: u16) -> anyhow::Result<PeerConfig> {
         speaks_mesh: true,
         protocol: Protocol::MeshAes,
         allowed_ips: vec![IpAddr::from(address).into()],
+        access: Arc::default(),
         relay_only: false,
     })
 }

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use mesh_core::{AnswerRate, Cut, MTU_MAX, Opened, Remote, Route, Run, ecn, hand_on_ecn, too_big};
+use mesh_core::{
+    AnswerRate, Asked, Cut, MTU_MAX, Opened, Remote, Route, Run, ecn, hand_on_ecn, prohibited,
+    too_big,
+};
 use mesh_os::{
     clock,
     poll::{Wake, wait_readable},
@@ -255,7 +258,7 @@ impl Misfits {
         now: Instant,
     ) -> io::Result<()> {
         self.cut = self.cut.wrapping_add(1);
-        match route.cut(packet, overlay.first_cut.wrapping_add(self.cut)) {
+        match route.cut(packet, overlay.first_cut.wrapping_add(self.cut), now) {
             Cut::Pieces(pieces) => {
                 for piece in &pieces {
                     send_one(route, piece, overlay, now);
@@ -359,11 +362,26 @@ pub(crate) fn open<'a>(
             overlay.handle_agent_packet(&peer, via, packet);
             None
         }
+        Opened::Denied { asked, packet } => {
+            deny(overlay, asked, packet, now);
+            None
+        }
         Opened::Stray => {
             overlay.handle_stray(from);
             None
         }
         Opened::Keepalive { .. } | Opened::Refused(_) | Opened::ForEngine => None,
+    }
+}
+
+/// Drops a packet that the rules do not let through, and tells its sender.
+#[cold]
+fn deny(overlay: &Overlay, asked: Option<Asked>, packet: &[u8], now: Instant) {
+    if overlay.rules.note_denied(asked, now)
+        && let Some(answer) = prohibited(packet)
+        && let Some(route) = overlay.forwarding.route(&answer)
+    {
+        send_one(&route, &answer, overlay, now);
     }
 }
 

@@ -32,6 +32,7 @@ mod relay;
 mod reload;
 mod remembered;
 pub mod resolver;
+pub mod rules;
 mod rumours;
 mod self_check;
 mod snapshot;

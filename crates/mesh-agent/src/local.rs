@@ -4,18 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_api::{Hosts, Logs, Netcheck, Ping, Probe, Status, VERSION, Why};
+use mesh_api::{Hosts, Logs, Netcheck, Ping, Probe, RuleTest, Rules, Status, VERSION, Why};
 use mesh_inventory::roster::{Member, Roster};
 use mesh_types::MachineName;
 use serde::Deserialize;
 use tokio::net::UnixListener;
 
-use crate::{agent::Agent, names, snapshot, view};
+use crate::{
+    agent::Agent,
+    names,
+    rules::{self, Question},
+    snapshot, view,
+};
 
 /// How long one ping waits for its answer, at most.
 const PING_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -55,6 +60,8 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: UnixListener) -> std::io:
         .route("/v1/netcheck", post(netcheck))
         .route("/v1/logs", get(logs))
         .route("/v1/hosts", get(hosts))
+        .route("/v1/rules", get(rules))
+        .route("/v1/rules/test", get(test_rules))
         .fallback(unknown)
         .with_state(agent);
     axum::serve(listener, router).await
@@ -84,6 +91,22 @@ async fn hosts(State(agent): State<Arc<Agent>>) -> Result<Json<Hosts>, Refused> 
         Some(roster) => Ok(Json(names::hosts(&roster))),
         None => Err(no_roster()),
     }
+}
+
+async fn rules(State(agent): State<Arc<Agent>>) -> Result<Json<Rules>, Refused> {
+    let roster = agent.roster().ok_or_else(no_roster)?;
+    Ok(Json(agent.overlay.rules.report(&roster, agent.public())))
+}
+
+async fn test_rules(
+    State(agent): State<Arc<Agent>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<RuleTest>, Refused> {
+    let wrong = |error: String| Refused(StatusCode::BAD_REQUEST, error);
+    let Query(question) = question.map_err(|error| wrong(error.body_text()))?;
+    let roster = agent.roster().ok_or_else(no_roster)?;
+    let answer = rules::test(roster.parts(), &question);
+    answer.map(Json).map_err(|error| wrong(error.to_string()))
 }
 
 async fn ping(

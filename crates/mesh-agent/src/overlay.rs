@@ -31,6 +31,7 @@ use crate::{
     measure::Measuring,
     peers::{self, Directory},
     relay::{Moon, streams::Streams},
+    rules::Rulebook,
 };
 
 /// News that wait for the control plane; further ones are dropped, as each comes again, and the
@@ -79,6 +80,7 @@ pub(crate) struct Overlay {
     /// One at least. All have one port, and each what comes from some of the senders.
     pub(crate) sockets: Vec<UdpSocket>,
     pub(crate) moon: Moon,
+    pub(crate) rules: Rulebook,
     pub(crate) streams: Streams,
     /// The moons that are asked to relay for this machine, and what each is reached by.
     pub(crate) moons: watch::Sender<Vec<(WireguardPublicKey, Option<Remote>)>>,
@@ -137,6 +139,7 @@ impl Overlay {
             forwarding: engine.forwarding(),
             sockets,
             moon: Moon::new(),
+            rules: Rulebook::default(),
             streams: Streams::default(),
             moons: watch::Sender::default(),
             moons_wanted: Notify::new(),
@@ -162,7 +165,8 @@ impl Overlay {
 
     /// Brings the peers in line with `roster`: who is gone loses its sessions before this returns.
     pub(crate) fn apply_roster(&self, roster: &Roster, own: &PublicIdentity) {
-        let peers = peers::of_roster(roster, own);
+        let mut peers = peers::of_roster(roster, own);
+        self.rules.apply(roster, own, &mut peers);
         let moons = peers::moons(roster);
         let relay_server = self.moon.apply_roster(roster, own);
         self.streams

@@ -1,6 +1,6 @@
 //! What of a roster the engine is told, and where peers may be reached.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::{Hearsay, PeerConfig, Protocol, Via};
@@ -52,6 +52,7 @@ fn peer(member: &Member, own: &Member) -> Option<PeerConfig> {
         speaks_mesh: matches!(key, MemberKey::Mesh(_)),
         protocol: protocol(member, own, Protocol::MeshAes.cipher().is_fast()),
         allowed_ips,
+        access: Arc::default(),
         // With a moon nobody could speak but straight.
         relay_only: (member.relay_only || own.relay_only) && !(member.is_relay() || own.is_relay()),
     })

@@ -53,6 +53,9 @@ pub(crate) fn status(agent: &Agent) -> Status {
             }),
         relaying: agent.overlay.moon.status(),
         port_mapping: Some(port_mapping(&agent.mapping.borrow())),
+        rules: roster
+            .as_deref()
+            .and_then(|roster| agent.overlay.rules.status(roster)),
         warnings: warnings(agent, &scene),
     }
 }

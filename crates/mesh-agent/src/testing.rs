@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use mesh_core::Stamp;
-use mesh_inventory::roster::{
-    HeadFields, MachineClass, Member, NetworkPart, Role, Roster, Signer, Unsigned,
+use mesh_inventory::{
+    roster::{HeadFields, MachineClass, Member, NetworkPart, Role, Roster, Signer, Unsigned},
+    rules::Rules,
 };
 use mesh_os::udp::UdpSocket;
 use mesh_types::{IdentitySeed, MachineName, MemberKey, NetworkId, Serial};
@@ -16,6 +17,7 @@ use crate::{agent::Agent, config::Config, logs::LogRing, overlay::Overlay};
 pub(crate) struct Fleet {
     pub(crate) seeds: BTreeMap<MachineName, IdentitySeed>,
     pub(crate) members: BTreeMap<MachineName, Member>,
+    pub(crate) rules: Option<Rules>,
     admin: IdentitySeed,
 }
 
@@ -50,6 +52,7 @@ impl Fleet {
         Self {
             seeds,
             members,
+            rules: None,
             admin: seed(),
         }
     }
@@ -78,6 +81,7 @@ impl Fleet {
                 .any(|member| member.ipv4.is_some())
                 .then(|| "10.1.0.0/16".parse().unwrap()),
             signers: vec![self.admin.public().to_string()],
+            rules: self.rules.clone(),
             unknown: BTreeMap::new(),
         };
         let fields = HeadFields {

@@ -6,6 +6,7 @@
 mod controller;
 mod names;
 mod netcheck;
+mod rules;
 mod time;
 mod why;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
 pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
 pub use netcheck::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut};
+pub use rules::{Denied, RuleAccepts, RuleReport, RuleTest, Rules, RulesStatus};
 pub use time::rfc3339;
 pub use why::{MoonStatus, Nat, WayChange, WayEvent, WayOrigin, WayStatus, Why};
 
@@ -49,6 +51,9 @@ pub struct Status {
     /// The router's port for this machine; `None`: the agent is of a release that asks for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_mapping: Option<PortMappingStatus>,
+    /// Who may reach this machine; `None`: the roster has no rules, or the agent is of a release without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesStatus>,
     /// What is odd although it works, such as `clock differs by 9 min`.
     #[serde(default)]
     pub warnings: Vec<String>,

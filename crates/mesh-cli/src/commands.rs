@@ -13,6 +13,7 @@ pub(crate) mod netcheck;
 pub(crate) mod pending;
 pub(crate) mod ping;
 pub(crate) mod resolver;
+pub(crate) mod rule;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod version;

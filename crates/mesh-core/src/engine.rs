@@ -29,8 +29,9 @@ use mesh_wire::{reflect::Heard, relay::is_frame, wireguard::is_data};
 use x25519_dalek::StaticSecret;
 
 use crate::{
-    Curve, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote, Stamp,
-    StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, forwarding::Run, packet::ip_header,
+    Access, Curve, Forwarding, Now, Opened, PathView, Protocol, Refusal, RelayServer, Remote,
+    Stamp, StreamId, Via, allowed_ips::AllowedIps, cookie::Gate, forwarding::Run,
+    packet::ip_header,
 };
 use context::Context;
 pub use handover::{TakeOverError, TakenOver};
@@ -79,6 +80,8 @@ pub struct PeerConfig {
     /// The addresses that are the peer's, inside the tunnel. Of two peers with one network, the first
     /// in the list has it.
     pub allowed_ips: Vec<IpNet>,
+    /// What may come from it, as the rules say.
+    pub access: Arc<Access>,
     /// Whether the two speak through moons alone: no straight way is tried, and none told of. Only for a peer
     /// that `speaks_mesh`; of no effect on others.
     pub relay_only: bool,
@@ -363,6 +366,7 @@ impl Engine {
                 self.handle_stray(from, now);
                 Received::Refused(Refusal::UnknownSession)
             }
+            Opened::Denied { .. } => Received::Refused(Refusal::Denied),
             Opened::Refused(refusal) => Received::Refused(refusal),
         }
     }
@@ -385,6 +389,8 @@ impl Engine {
             .owner(header.destination)
             .ok_or(PacketRefused::NoPeer(header.destination))?;
         let packet = &packet[..header.packet_bytes];
+        let forwarding = &self.context.forwarding;
+        forwarding.note_sent(header.destination, packet, now.instant);
         let sent = self.with_peer(link.peer.as_bytes(), now, |peer, context| {
             peer.send_or_hold(packet, context, now)
         });
@@ -562,7 +568,7 @@ impl Engine {
         let entries = self.peers.values().flat_map(|peer| {
             peer.allowed_ips()
                 .iter()
-                .map(|network| (*network, peer.link()))
+                .map(|network| (*network, peer.owner()))
         });
         self.context.forwarding.set_routes(AllowedIps::new(entries));
     }

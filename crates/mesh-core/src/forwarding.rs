@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{
@@ -21,6 +22,7 @@ use crate::{
     link::{Link, Sent, Way},
     packet::{Cut, clamp, cut, ip_header},
     replay::Order,
+    rules::{Access, Asked, FlowsRecord, Guard, Passed, Seen, look},
     session::{OpenFailure, SealError, Session},
     word_hasher::HashesWords,
 };
@@ -35,11 +37,19 @@ use crate::{
 /// if so: a timer has to be started, or the session turned to that the packet came on.
 pub struct Forwarding {
     agent_address: Ipv6Addr,
-    routes: ArcSwap<AllowedIps<Arc<Link>>>,
+    routes: ArcSwap<AllowedIps<Owner>>,
     sessions: ArcSwap<SessionTable>,
     moons: ArcSwap<Vec<OpenMoon>>,
     attention: AnyAttention,
     strays: Strays,
+    guard: Arc<Guard>,
+}
+
+/// Whose an address is, and what may come from it.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    pub(crate) link: Arc<Link>,
+    pub(crate) access: Arc<Access>,
 }
 
 /// A moon that relays for this node.
@@ -63,7 +73,8 @@ pub(crate) struct Entry {
 }
 
 impl Forwarding {
-    pub(crate) fn new(agent_address: Ipv6Addr) -> Self {
+    /// `secret` keys what is remembered of flows.
+    pub(crate) fn new(agent_address: Ipv6Addr, secret: &[u8; 32]) -> Self {
         Self {
             agent_address,
             routes: ArcSwap::from_pointee(AllowedIps::new([])),
@@ -71,6 +82,7 @@ impl Forwarding {
             moons: ArcSwap::default(),
             attention: AnyAttention::default(),
             strays: Strays::default(),
+            guard: Arc::new(Guard::new(secret)),
         }
     }
 
@@ -83,11 +95,16 @@ impl Forwarding {
         if self.is_agents(header.source) || self.is_agents(header.destination) {
             return None;
         }
-        let link = self.routes.load().lookup(header.destination)?.clone();
+        let Owner { link, access } = self.routes.load().lookup(header.destination)?.clone();
         let way = link.way()?;
         let session = link.current.load_full()?;
+        let guard = (!access.is_open()).then(|| Guarded {
+            guard: Arc::clone(&self.guard),
+            last: Cell::new(None),
+        });
         Some(Route {
             link,
+            guard,
             session,
             way,
             source: header.source,
@@ -198,7 +215,7 @@ impl Forwarding {
         &self.attention
     }
 
-    pub(crate) fn set_routes(&self, routes: AllowedIps<Arc<Link>>) {
+    pub(crate) fn set_routes(&self, routes: AllowedIps<Owner>) {
         self.routes.store(Arc::new(routes));
     }
 
@@ -211,7 +228,27 @@ impl Forwarding {
     }
 
     pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Link>> {
-        self.routes.load().lookup(address).cloned()
+        let routes = self.routes.load();
+        Some(Arc::clone(&routes.lookup(address)?.link))
+    }
+
+    /// Notes a packet that the engine sends or holds back, as [`Route::seal`] does.
+    pub(crate) fn note_sent(&self, destination: IpAddr, packet: &[u8], now: Instant) {
+        let routes = self.routes.load();
+        let owner = routes.lookup(destination);
+        if owner.is_some_and(|owner| !owner.access.is_open())
+            && let Some(seen) = look(packet)
+        {
+            self.guard.note_sent(&seen, now);
+        }
+    }
+
+    pub(crate) fn flows(&self) -> FlowsRecord {
+        self.guard.record()
+    }
+
+    pub(crate) fn restore_flows(&self, record: &FlowsRecord) {
+        self.guard.restore(record);
     }
 
     /// Decides where the packet of an authentic message goes.
@@ -237,17 +274,45 @@ impl Forwarding {
             return Opened::Agent { peer, via, packet };
         }
         link.note_data_received(now);
-        if of_run.source != Some(header.source) {
-            let routes = self.routes.load();
-            let owner = routes.lookup(header.source);
-            if !owner.is_some_and(|owner| Arc::ptr_eq(owner, link)) {
-                return Opened::Refused(Refusal::WrongSource);
-            }
-            of_run.source = Some(header.source);
-        }
         let packet = &mut packet[..header.packet_bytes];
+        let from = match &mut of_run.from {
+            Some(from) if from.source == header.source => from,
+            other => {
+                let routes = self.routes.load();
+                let owner = routes.lookup(header.source);
+                match owner.filter(|owner| Arc::ptr_eq(&owner.link, link)) {
+                    Some(owner) => other.insert(Sender {
+                        source: header.source,
+                        access: Arc::clone(&owner.access),
+                        last: None,
+                    }),
+                    None => return Opened::Refused(Refusal::WrongSource),
+                }
+            }
+        };
+        if !from.access.is_everything() {
+            let seen = look(packet);
+            if !seen.is_some_and(|seen| self.admits(from, seen, now)) {
+                let asked = seen.as_ref().map(Asked::from);
+                return Opened::Denied { asked, packet };
+            }
+        }
         clamp(packet, || link.mtu());
         Opened::Packet { peer, packet }
+    }
+
+    /// Whether the rules let a packet pass, or it answers one of ours.
+    fn admits(&self, from: &mut Sender, seen: Seen, now: Instant) -> bool {
+        // Of many packets of one connection that come at once the first is judged.
+        let passed = match from.last {
+            Some((last, passed)) if last == seen => Some(passed),
+            Some(_) | None => self.guard.admits(&from.access, &seen, now),
+        };
+        if let Some(Passed::Accepted(rule)) = passed {
+            from.access.count(rule);
+        }
+        from.last = passed.map(|passed| (seen, passed));
+        passed.is_some()
     }
 
     /// Notes by which way the newest packet came. A peer with stock WireGuard roams there at once; for a
@@ -295,8 +360,15 @@ struct OfRun {
     entry: Entry,
     /// The way that was learned.
     via: Option<Via>,
-    /// An inner source address that is the peer's.
-    source: Option<IpAddr>,
+    from: Option<Sender>,
+}
+
+/// An inner source address that is the peer's, and what may come from there.
+struct Sender {
+    source: IpAddr,
+    access: Arc<Access>,
+    /// A packet that passed.
+    last: Option<(Seen, Passed)>,
 }
 
 impl Run {
@@ -308,7 +380,7 @@ impl Run {
                 index,
                 entry,
                 via: None,
-                source: None,
+                from: None,
             });
         }
         self.0.as_mut()
@@ -344,6 +416,14 @@ pub enum Opened<'a> {
         peer: WireguardPublicKey,
         /// The IP packet.
         packet: &'a mut [u8],
+    },
+    /// A packet whose source is the peer's, and which no rule lets pass; its sender may be
+    /// [told](crate::prohibited).
+    Denied {
+        /// What it is for; `None`: its headers cannot be read.
+        asked: Option<Asked>,
+        /// The IP packet.
+        packet: &'a [u8],
     },
     /// A keepalive: nothing to do.
     Keepalive {
@@ -388,6 +468,9 @@ pub enum Refusal {
     /// The inner source address is not one of the peer's.
     #[error("an inner source address that is not the peer's")]
     WrongSource,
+    /// No rule accepts it.
+    #[error("a packet that no rule accepts")]
+    Denied,
     /// The agents' own address, from a peer that has no agent or in one direction only.
     #[error("the agents' address in a packet that is not between agents")]
     AgentAddress,
@@ -408,9 +491,28 @@ pub enum Refusal {
     TooOften,
 }
 
+/// What remembers the flows of a route.
+struct Guarded {
+    guard: Arc<Guard>,
+    /// The packet that was noted last.
+    last: Cell<Option<Seen>>,
+}
+
+impl Guarded {
+    fn note(&self, packet: &[u8], now: Instant) {
+        let seen = look(packet);
+        if let Some(seen) = seen
+            && self.last.replace(Some(seen)) != Some(seen)
+        {
+            self.guard.note_sent(&seen, now);
+        }
+    }
+}
+
 /// The way of a packet: a peer's session and endpoint. Held for a run of packets, not longer.
 pub struct Route {
     link: Arc<Link>,
+    guard: Option<Guarded>,
     session: Arc<Session>,
     way: Arc<Way>,
     source: IpAddr,
@@ -440,7 +542,11 @@ impl Route {
 
     /// What becomes of a packet that does not fit. `id` tells its fragments from those of others: any number
     /// that was not used lately.
-    pub fn cut(&self, packet: &[u8], id: u32) -> Cut {
+    pub fn cut(&self, packet: &[u8], id: u32, now: Instant) -> Cut {
+        // Its pieces do not tell the flow, but for the first.
+        if let Some(guarded) = &self.guard {
+            guarded.note(packet, now);
+        }
         cut(packet, self.way.fit, self.way.mtu, id)
     }
 
@@ -473,6 +579,9 @@ impl Route {
     ) -> Result<usize, SealError> {
         let packet = &mut frame[DATA_HEADER_BYTES..DATA_HEADER_BYTES + packet_bytes];
         clamp(packet, || self.way.mtu);
+        if let Some(guarded) = &self.guard {
+            guarded.note(packet, now);
+        }
         let fit = usize::from(self.way.fit);
         let bytes = self.session.seal(frame, packet_bytes, fit, now)?;
         self.link.note_sent(&self.session, bytes, Sent::Data, now);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   0  8  "MESHHAND"
-//!          8  4  format, 2
+//!          8  4  format, 3
 //!         12  4  number of peers
 //!         16  8  when it was written (monotonic clock, microseconds)
 //!         24  8  the last stamp sent (nanoseconds since 1970)
@@ -18,6 +18,10 @@
 //!         10 24  made at (microseconds), send counter, end of the replay window
 //!         34 64  sending key, receiving key
 //!         98  …  the replay window's words
+//! flows    0 16  the key of their hashes, behind the last peer
+//!         16  4  number of flows that this node began
+//!         20  …  each: hash (8), when something was last seen of it (4, seconds)
+//!          …  4  number of flows that peers began, and those
 //! ```
 //! Numbers are big-endian, and a time of all ones is none. There is no padding, and what is not used is zero.
 
@@ -33,6 +37,7 @@ use crate::{
     Now, Protocol, Stamp, WallTime,
     noise::TransportKeys,
     replay::{ReplayWindow, WORDS},
+    rules::{FLOWS_MAX, FlowsRecord},
     session::SESSIONS_MAX,
 };
 
@@ -40,7 +45,7 @@ const MAGIC: [u8; 8] = *b"MESHHAND";
 
 /// The format that this release writes, and the only one that it reads: another release's sessions are
 /// made anew, which costs a round trip.
-pub const HANDOVER_FORMAT: u32 = 2;
+pub const HANDOVER_FORMAT: u32 = 3;
 
 /// The most bytes of a handover: all sessions with 11 000 peers. Peers beyond get new handshakes.
 pub const HANDOVER_BYTES_MAX: usize = 64 << 20;
@@ -65,6 +70,7 @@ pub struct Handover {
     pub(crate) last_stamp: Stamp,
     pub(crate) own: [u8; 32],
     pub(crate) peers: Vec<PeerRecord>,
+    pub(crate) flows: FlowsRecord,
 }
 
 /// Why bytes are no handover.
@@ -136,7 +142,8 @@ impl Handover {
 
     /// Writes it. The buffer has its final size from the start, so that no copy of a key stays behind.
     pub(crate) fn emit(&self) -> Zeroizing<Vec<u8>> {
-        let size = HEADER_BYTES + self.peers.iter().map(PeerRecord::bytes).sum::<usize>();
+        let peers = self.peers.iter().map(PeerRecord::bytes);
+        let size = HEADER_BYTES + peers.sum::<usize>() + self.flows.bytes();
         let mut out = Zeroizing::new(Vec::with_capacity(size));
         out.extend(MAGIC);
         out.extend(HANDOVER_FORMAT.to_be_bytes());
@@ -148,6 +155,7 @@ impl Handover {
         for peer in &self.peers {
             peer.emit(&mut out);
         }
+        self.flows.emit(&mut out);
         debug_assert_eq!(out.len(), size);
         out
     }
@@ -156,7 +164,7 @@ impl Handover {
     pub(crate) fn bound(&mut self) {
         self.peers
             .sort_by_key(|peer| peer.sessions.iter().all(Option::is_none));
-        let mut size = HEADER_BYTES;
+        let mut size = HEADER_BYTES + self.flows.bytes();
         self.peers.retain(|peer| {
             size += peer.bytes();
             size <= HANDOVER_BYTES_MAX
@@ -170,11 +178,13 @@ impl Handover {
             last_stamp: Stamp::from_nanos(reader.u64()?),
             own: reader.array()?,
             peers: Vec::new(),
+            flows: FlowsRecord::default(),
         };
         // Grown as they are read, so that a false count reserves nothing.
         for _ in 0..count {
             handover.peers.push(PeerRecord::parse(reader)?);
         }
+        handover.flows = FlowsRecord::parse(reader)?;
         Some(handover)
     }
 
@@ -182,25 +192,32 @@ impl Handover {
     fn is_consistent(&self) -> bool {
         let mut keys = BTreeSet::new();
         let mut indices = BTreeSet::new();
-        self.peers.iter().all(|peer| {
-            let moments = [
-                peer.wanted,
-                peer.last_data_sent,
-                peer.last_data_received,
-                peer.unanswered,
-                peer.owes,
-                peer.last_handshake.map(|at| at.instant),
-            ];
-            let sessions = peer.sessions.iter().flatten();
-            keys.insert(peer.key)
-                && moments.into_iter().flatten().all(|at| at <= self.written)
-                && sessions
-                    .clone()
-                    .all(|session| session.established <= self.written)
-                && sessions
-                    .clone()
-                    .all(|session| indices.insert(session.local_index))
-        })
+        let written_seconds = self.written.as_micros() / 1_000_000;
+        let [ours, theirs] = [&self.flows.ours, &self.flows.theirs];
+        let flows = ours.iter().chain(theirs);
+        let of_the_past = flows
+            .map(|(_, seen)| *seen)
+            .all(|seen| u64::from(seen) <= written_seconds);
+        of_the_past
+            && self.peers.iter().all(|peer| {
+                let moments = [
+                    peer.wanted,
+                    peer.last_data_sent,
+                    peer.last_data_received,
+                    peer.unanswered,
+                    peer.owes,
+                    peer.last_handshake.map(|at| at.instant),
+                ];
+                let sessions = peer.sessions.iter().flatten();
+                keys.insert(peer.key)
+                    && moments.into_iter().flatten().all(|at| at <= self.written)
+                    && sessions
+                        .clone()
+                        .all(|session| session.established <= self.written)
+                    && sessions
+                        .clone()
+                        .all(|session| indices.insert(session.local_index))
+            })
     }
 }
 
@@ -349,6 +366,45 @@ impl SessionRecord {
             counter,
             keys,
             window: ReplayWindow::from_parts(end, words),
+        })
+    }
+}
+
+impl FlowsRecord {
+    fn bytes(&self) -> usize {
+        const FLOW_BYTES: usize = 12;
+        24 + (self.ours.len() + self.theirs.len()) * FLOW_BYTES
+    }
+
+    fn emit(&self, out: &mut Vec<u8>) {
+        for key in self.keys {
+            out.extend(key.to_be_bytes());
+        }
+        for flows in [&self.ours, &self.theirs] {
+            let count = u32::try_from(flows.len()).expect("there are so many and no more");
+            out.extend(count.to_be_bytes());
+            for (hash, seen) in flows {
+                out.extend(hash.to_be_bytes());
+                out.extend(seen.to_be_bytes());
+            }
+        }
+    }
+
+    fn parse(reader: &mut Reader<'_>) -> Option<Self> {
+        let keys = [reader.u64()?, reader.u64()?];
+        let mut flows = || {
+            let count = usize::try_from(reader.u32()?).ok()?;
+            if count > FLOWS_MAX {
+                return None;
+            }
+            (0..count)
+                .map(|_| Some((reader.u64()?, reader.u32()?)))
+                .collect::<Option<Vec<_>>>()
+        };
+        Some(Self {
+            keys,
+            ours: flows()?,
+            theirs: flows()?,
         })
     }
 }

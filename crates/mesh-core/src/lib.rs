@@ -43,6 +43,7 @@ mod port_mapping;
 mod reason;
 mod relay;
 mod replay;
+mod rules;
 mod session;
 mod stamps;
 mod sync;
@@ -63,7 +64,9 @@ pub use gossip::{Gossip, Hint};
 pub use handover::{HANDOVER_BYTES_MAX, HANDOVER_FORMAT, Handover, ParseHandoverError};
 pub use hearsay::{Hearsay, usable_endpoints};
 pub use noise::{Curve, Protocol, SelfTestError, X25519, self_test};
-pub use packet::{AnswerRate, Cut, clamp as clamp_segments, cut, ecn, hand_on_ecn, too_big};
+pub use packet::{
+    AnswerRate, Cut, clamp as clamp_segments, cut, ecn, hand_on_ecn, prohibited, too_big,
+};
 pub use paths::{MTU_BASE, MTU_MAX, Origin, PathChange, PathEvent, PathView};
 pub use port_mapping::{
     Gateway, GatewayAsk, MappedView, MappingProtocol, MappingView, PortMapper, Unmapped, is_public,
@@ -73,6 +76,7 @@ pub use relay::{Forwarded, Granted, RelayDropped, RelayLimits, RelayServer, Rela
 /// For measurements: sessions alone have a use for it.
 #[doc(hidden)]
 pub use replay::{Order, ReplayWindow};
+pub use rules::{Access, Asked, Grant, RuleCounts, judge_any};
 pub use session::SealError;
 pub use stamps::Stamp;
 pub use time::{Now, WallTime};

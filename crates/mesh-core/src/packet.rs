@@ -2,15 +2,15 @@
 
 mod congestion;
 mod cut;
+mod errors;
 mod mss;
-mod too_big;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use congestion::{ecn, hand_on_ecn};
 pub use cut::{Cut, cut};
+pub use errors::{AnswerRate, prohibited, too_big};
 pub use mss::clamp;
-pub use too_big::{AnswerRate, too_big};
 
 /// The two addresses of an IP packet, and how long its header says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

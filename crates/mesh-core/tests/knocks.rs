@@ -380,6 +380,7 @@ fn a_moon_of_an_earlier_release_is_asked_every_twenty_seconds_and_nothing_else()
                 Opened::ForEngine => network.inject(MOON, from, original),
                 Opened::Packet { .. }
                 | Opened::Keepalive { .. }
+                | Opened::Denied { .. }
                 | Opened::Stray
                 | Opened::Refused(_) => {}
             }

@@ -52,6 +52,7 @@ fn node_with_peer(speaks_mesh: bool, protocol: Protocol) -> (Node, IdentitySeed)
         speaks_mesh,
         protocol,
         allowed_ips: vec![std::net::IpAddr::V6(peer_address()).into()],
+        access: std::sync::Arc::default(),
         relay_only: false,
     };
     node.engine.set_peers(vec![config], start());

@@ -71,6 +71,7 @@ impl Moon {
             speaks_mesh: true,
             protocol: Protocol::Wireguard,
             allowed_ips: Vec::new(),
+            access: Arc::default(),
             relay_only: false,
         };
         engine.set_peers(members.iter().map(peer).collect(), now);

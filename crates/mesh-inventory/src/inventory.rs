@@ -3,6 +3,7 @@
 mod decode;
 mod fields;
 mod mesh_settings;
+mod rules;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use mesh_types::{MachineName, MemberKey, NetworkId};
 use schemars::JsonSchema;
 
+pub(crate) use self::rules::{RuleTestText, RulesText};
 pub(crate) use self::{
     fields::suggestion,
     mesh_settings::{
@@ -114,6 +116,9 @@ pub(crate) struct Document {
     /// Services and who has which role in them. The mesh itself is the one whose module is `mesh`.
     #[schemars(default)]
     pub(crate) instances: BTreeMap<String, Instance>,
+    /// Who may reach whom on what; null: everyone everyone.
+    #[schemars(default)]
+    pub(crate) rules: Option<RulesText>,
     /// Names under `machines` that are no names: others may still speak of them.
     #[schemars(skip)]
     pub(crate) misnamed: Vec<String>,
@@ -304,7 +309,7 @@ impl Instance {
     pub(crate) fn mesh_roles(&self) -> impl Iterator<Item = (Role, &InstanceRole)> {
         self.roles
             .iter()
-            .filter_map(|(name, role)| Some((mesh_settings::role(name)?, role)))
+            .filter_map(|(name, role)| Some((Role::named(name)?, role)))
     }
 }
 

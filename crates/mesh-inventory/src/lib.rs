@@ -17,6 +17,7 @@ mod labels;
 mod report;
 mod resolve;
 pub mod roster;
+pub mod rules;
 mod settings;
 mod syntax;
 

@@ -3,6 +3,7 @@
 mod checks;
 mod ipv4;
 mod roles;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,7 +133,7 @@ impl<'a> Resolver<'a> {
             self.check_ciphers(name, machine);
         }
         self.check_controller(&roles);
-        let network = self.network_part(&signers)?;
+        let mut network = self.network_part(&signers)?;
         let addresses = self.addresses(&network.id);
         let ipv4 = self.ipv4(&network, previous);
         self.check_routes(&network);
@@ -182,6 +183,7 @@ impl<'a> Resolver<'a> {
                 },
             );
         }
+        network.rules = self.rules(&tags, &members);
         self.warn_of_missing_keys();
         Some((network, members, signers))
     }
@@ -218,14 +220,6 @@ impl<'a> Resolver<'a> {
     /// Tags and machines that instances speak of must exist.
     fn check_assignments(&mut self, tags: &BTreeMap<MachineName, BTreeSet<String>>) {
         let document = &self.inventory.document;
-        let known: BTreeSet<&str> = tags
-            .values()
-            .flatten()
-            .chain(document.tags.keys())
-            .map(String::as_str)
-            // These are there before any machine is.
-            .chain(["all", "nixos", "darwin", "external"])
-            .collect();
         for (instance_name, instance) in &document.instances {
             for (role_name, role) in &instance.roles {
                 let whose = format!(
@@ -234,20 +228,7 @@ impl<'a> Resolver<'a> {
                     instance_name.escape_debug()
                 );
                 for (tag, assignment) in &role.tags {
-                    if known.contains(tag.as_str()) {
-                        continue;
-                    }
-                    let message =
-                        format!("no machine has the tag `{}` of {whose}", tag.escape_debug());
-                    let hint = match suggestion(tag, known.iter().copied()) {
-                        Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!(
-                            "give it to a machine, or declare it empty under `tags`: `\"{}\": []`",
-                            tag.escape_debug()
-                        ),
-                    };
-                    self.problems
-                        .push(Problem::error(assignment.span.clone(), message).hint(hint));
+                    self.check_tag(tag, assignment.span.clone(), &whose, tags);
                 }
                 for (machine, assignment) in &role.machines {
                     if !tags.contains_key(machine.as_str()) {
@@ -256,6 +237,41 @@ impl<'a> Resolver<'a> {
                 }
             }
         }
+    }
+
+    /// A tag that is spoken of must be some machine's, or declared.
+    fn check_tag(
+        &mut self,
+        tag: &str,
+        span: std::ops::Range<usize>,
+        whose: &str,
+        tags: &BTreeMap<MachineName, BTreeSet<String>>,
+    ) {
+        // These are there before any machine is.
+        const ALWAYS: [&str; 4] = ["all", "nixos", "darwin", "external"];
+        let declared = &self.inventory.document.tags;
+        if ALWAYS.contains(&tag)
+            || declared.contains_key(tag)
+            || tags.values().any(|tags| tags.contains(tag))
+        {
+            return;
+        }
+        let known: BTreeSet<&str> = tags
+            .values()
+            .flatten()
+            .chain(declared.keys())
+            .map(String::as_str)
+            .chain(ALWAYS)
+            .collect();
+        let message = format!("no machine has the tag `{}` of {whose}", tag.escape_debug());
+        let hint = match suggestion(tag, known.into_iter()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!(
+                "give it to a machine, or declare it empty under `tags`: `\"{}\": []`",
+                tag.escape_debug()
+            ),
+        };
+        self.problems.push(Problem::error(span, message).hint(hint));
     }
 
     fn unknown_machine(&mut self, name: &str, span: std::ops::Range<usize>, whose: &str) {
@@ -322,6 +338,8 @@ impl<'a> Resolver<'a> {
             prefix: id.prefix().net(),
             ipv4: network.ipv4.as_ref().map(|pool| pool.value.trunc()),
             signers: signers.iter().map(ToString::to_string).collect(),
+            // When there are members to speak of.
+            rules: None,
             unknown: BTreeMap::new(),
         })
     }

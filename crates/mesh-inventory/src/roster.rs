@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ssh_key::{PublicKey, SshSig};
 
+use crate::rules::{Decision, Rules, Traffic, Verdict};
+
 pub use self::{
     admit::{RosterRefused, SERIAL_JUMP_MAX, admit},
     hash::{Hash, ParseHashError},
@@ -63,6 +65,25 @@ pub enum Role {
     Moon,
     /// An ordinary node.
     Peer,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Controller, Self::Moon, Self::Peer];
+
+    /// Its name in inventories and rosters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Moon => "moon",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
 }
 
 /// One member: the leaf that gets signed. Fields that this release does not know are kept.
@@ -155,9 +176,22 @@ pub struct NetworkPart {
     pub ipv4: Option<Ipv4Net>,
     /// Who may sign rosters, as text; for the nodes' configurations only, a roster adds no signer.
     pub signers: Vec<String>,
-    /// What newer releases say of a network (rules and their tests among it).
+    /// Who may reach whom on what; `None`, and left out: everyone everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Rules>,
+    /// What newer releases say of a network.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
+}
+
+impl NetworkPart {
+    /// Whether `from` may begin to speak to `to`, and what says so.
+    pub fn decide(&self, from: &Member, to: &Member, traffic: Traffic) -> Decision<'_> {
+        match &self.rules {
+            Some(rules) => rules.decide(from, to, traffic),
+            None => Decision::Default(Verdict::Allow),
+        }
+    }
 }
 
 /// What is signed.

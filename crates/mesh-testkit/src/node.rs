@@ -91,6 +91,7 @@ impl Node {
             speaks_mesh,
             protocol,
             allowed_ips: vec![std::net::IpAddr::V6(self.address).into()],
+            access: Arc::default(),
             relay_only: false,
         }
     }
@@ -136,7 +137,7 @@ impl Node {
             } else {
                 self.cut += 1;
                 let id = u32::try_from(self.cut).expect("a test is shorter");
-                match route.cut(packet, id) {
+                match route.cut(packet, id, now.instant) {
                     Cut::Pieces(pieces) => pieces,
                     Cut::TooBig(mtu) => {
                         self.tell_too_big(packet, mtu, now);
@@ -185,6 +186,7 @@ impl Node {
                     self.engine.handle_stray(from, clock);
                     return self.refuse(Refusal::UnknownSession);
                 }
+                Opened::Denied { .. } => return self.refuse(Refusal::Denied),
                 Opened::Refused(refusal) => return self.refuse(refusal),
                 Opened::ForEngine => return self.receive(from, datagram, false, now),
             }

@@ -234,7 +234,9 @@ fn count(kind: &str, command: &mut Command) -> anyhow::Result<Counts> {
             counts.failed += number_before(result, " failed");
             counts.ignored += number_before(result, " ignored");
         }
-        counts.failures.extend(failed_test(&line).map(str::to_owned));
+        counts
+            .failures
+            .extend(failed_test(&line).map(str::to_owned));
     }
     let status = child.wait()?;
     if !status.success() && counts.failed == 0 {

@@ -13,9 +13,9 @@ use std::{
 
 use mesh_core::{
     Cut, Forwarded, Gateway, GatewayAsk, Handover, PortMapper, RelayLimits, RelayServer, Remote,
-    clamp_segments, cut, is_public,
+    clamp_segments, cut, is_public, judge_any,
     names::{self, NameTable, NamedHost, NamesConfig, Transport, UDP_BYTES_MAX},
-    too_big,
+    prohibited, too_big,
 };
 use mesh_testkit::Network;
 use mesh_types::{Instant, MachineName, NetworkId, Serial, WireguardPublicKey};
@@ -77,10 +77,15 @@ pub fn packet(bytes: &[u8]) {
     if let Cut::Pieces(pieces) = cut(packet, fit, mtu, 1) {
         assert!(pieces.iter().all(|piece| piece.len() <= fit.into()));
     }
-    if let Some(answer) = too_big(packet, mtu) {
+    for answer in [too_big(packet, mtu), prohibited(packet)]
+        .into_iter()
+        .flatten()
+    {
         assert!(answer.len() <= 1280);
         assert_eq!(too_big(&answer, mtu), None, "an error is not answered");
+        judge_any(&answer);
     }
+    judge_any(packet);
 }
 
 /// Lets a router answer a port mapper, which must not ask without end or believe in private addresses.

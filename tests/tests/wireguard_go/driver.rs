@@ -76,6 +76,7 @@ impl Driver {
             speaks_mesh: false,
             protocol: Protocol::Wireguard,
             allowed_ips: vec![IpAddr::V6(THEIRS).into()],
+            access: std::sync::Arc::default(),
             relay_only: false,
         };
         self.engine.set_peers(vec![config], now(self.started));

@@ -4,6 +4,7 @@ use std::{
     sync::Arc,
 };
 
+use blake2::{Blake2s256, Digest as _};
 use mesh_types::Instant;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -59,6 +60,12 @@ impl Context {
     pub(super) fn new(mut config: EngineConfig, now: Instant) -> Self {
         let keys = KeyPair::new(config.static_secret);
         let rng = ChaCha20Rng::from_seed(config.seed);
+        // Not drawn, so that what is drawn stays what it is without rules.
+        let flows_secret = Blake2s256::new()
+            .chain_update(b"mesh flows")
+            .chain_update(config.seed)
+            .finalize()
+            .into();
         config.seed.zeroize();
         Self {
             receiver_keys: ReceiverKeys::new(&keys.public),
@@ -67,7 +74,7 @@ impl Context {
             large_packets: config.large_packets,
             rng,
             stamps: Stamps::new(config.stamp_floor),
-            forwarding: Arc::new(Forwarding::new(config.agent_address)),
+            forwarding: Arc::new(Forwarding::new(config.agent_address, &flows_secret)),
             output: Output::default(),
             moons: Moons::default(),
             holds: Holds::new(now),

@@ -58,6 +58,7 @@ impl Engine {
             last_stamp: self.context.stamps.last(),
             own: self.context.keys.public,
             peers: peers.values().map(Peer::record).collect(),
+            flows: self.context.forwarding.flows(),
         };
         handover.bound();
         handover.emit()
@@ -80,6 +81,7 @@ impl Engine {
             return Err(TakeOverError::Clock);
         }
         self.context.stamps.continue_after(handover.last_stamp);
+        self.context.forwarding.restore_flows(&handover.flows);
         let mut taken = TakenOver::default();
         for record in handover.peers {
             let offered = record.sessions.iter().flatten().count();

@@ -18,8 +18,9 @@ use super::{
     timers::{Connecting, Liveness, UNRESPONSIVE_AFTER},
 };
 use crate::{
-    Now, Protocol, Reason, Via,
+    Access, Now, Protocol, Reason, Via,
     cookie::{Cookie, ReceiverKeys},
+    forwarding::Owner,
     hold::Hold,
     link::{Link, Sent},
     noise::Secret,
@@ -38,6 +39,7 @@ pub(super) struct Peer {
     pub(super) link: Arc<Link>,
     pub(super) protocol: Protocol,
     allowed_ips: Vec<IpNet>,
+    access: Arc<Access>,
     /// The keys of messages to the peer.
     pub(super) receiver_keys: ReceiverKeys,
     /// What our static keys agree on, computed at the first handshake.
@@ -207,6 +209,7 @@ impl Peer {
             link: Arc::new(Link::new(config.key, config.speaks_mesh, attention)),
             protocol: config.protocol,
             allowed_ips: config.allowed_ips,
+            access: config.access,
             receiver_keys: ReceiverKeys::new(config.key.as_bytes()),
             static_static: None,
             sessions: Sessions::default(),
@@ -248,6 +251,7 @@ impl Peer {
     pub(super) fn configure(&mut self, config: PeerConfig, context: &mut Context, now: Instant) {
         self.protocol = config.protocol;
         self.allowed_ips = config.allowed_ips;
+        self.access = config.access;
         let relay_only = config.relay_only && config.speaks_mesh;
         if self.paths.set_relay_only(relay_only, now) {
             // It goes by other ways from here on.
@@ -285,8 +289,12 @@ impl Peer {
         &self.allowed_ips
     }
 
-    pub(super) fn link(&self) -> Arc<Link> {
-        Arc::clone(&self.link)
+    /// The owner of its addresses.
+    pub(super) fn owner(&self) -> Owner {
+        Owner {
+            link: Arc::clone(&self.link),
+            access: Arc::clone(&self.access),
+        }
     }
 
     pub(super) fn take_attention(&self) -> bool {

@@ -85,8 +85,16 @@ fn handover(peers: Vec<PeerRecord>) -> Handover {
         last_stamp: Stamp::from_nanos(7),
         own: [9; 32],
         peers,
+        flows: FlowsRecord {
+            keys: [5, 6],
+            ours: vec![(7, 1), (8, 0)],
+            theirs: vec![(9, 1)],
+        },
     }
 }
+
+/// The flows of that.
+const FLOWS_BYTES: usize = 24 + 3 * 12;
 
 fn a_session(local_index: u32) -> SessionRecord {
     SessionRecord {
@@ -113,14 +121,19 @@ fn the_layout_is_as_it_is_documented() {
     };
     peer.sessions[1] = Some(a_session(0x0102_0304));
     let bytes = handover(vec![peer]).emit();
-    assert_eq!(bytes[..16], *b"MESHHAND\0\0\0\x02\0\0\0\x01");
+    assert_eq!(bytes[..16], *b"MESHHAND\0\0\0\x03\0\0\0\x01");
     assert_eq!(bytes[32..64], [9; 32]);
     assert_eq!(bytes[64..96], [3; 32]);
     let sessions = HEADER_BYTES + PEER_BYTES;
     assert_eq!(bytes[sessions..sessions + 6], [0, 1, 1, 2, 3, 4]);
     assert_eq!(bytes[sessions + 2 + 34..][..32], [0xaa; 32]);
     assert_eq!(bytes[sessions + 2 + 66..][..32], [0xbb; 32]);
-    assert_eq!(bytes.len(), sessions + SESSIONS_MAX + SESSION_BYTES);
+    let flows = sessions + SESSIONS_MAX + SESSION_BYTES;
+    assert_eq!(bytes[flows..flows + 8], 5_u64.to_be_bytes());
+    assert_eq!(bytes[flows + 16..flows + 20], 2_u32.to_be_bytes());
+    assert_eq!(bytes[flows + 20..flows + 28], 7_u64.to_be_bytes());
+    assert_eq!(bytes[flows + 28..flows + 32], 1_u32.to_be_bytes());
+    assert_eq!(bytes.len(), flows + FLOWS_BYTES);
 }
 
 #[test]
@@ -151,12 +164,22 @@ fn what_contradicts_itself_is_refused() {
     let mut future = a_session(2);
     future.established = Instant::from_micros(1_000_001);
     assert!(refused(vec![with(Some(future), 1)]));
+    let mut handover = handover(Vec::new());
+    handover.flows.theirs[0].1 = 2;
+    assert!(
+        Handover::parse(&handover.emit()).is_err(),
+        "a flow from the future"
+    );
 }
 
 #[test]
 fn a_false_count_reserves_nothing() {
     let mut bytes = handover(Vec::new()).emit();
     bytes[12..16].fill(0xff);
+    let error = Handover::parse(&bytes).unwrap_err();
+    assert_eq!(error, ParseHandoverError::Malformed);
+    let mut bytes = handover(Vec::new()).emit();
+    bytes[HEADER_BYTES + 16..][..4].fill(0xff);
     let error = Handover::parse(&bytes).unwrap_err();
     assert_eq!(error, ParseHandoverError::Malformed);
 }

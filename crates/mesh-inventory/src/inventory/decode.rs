@@ -7,6 +7,7 @@ use mesh_types::{MachineName, ParseKeyError};
 use super::{
     Assignment, Document, Instance, InstanceRole, Machine, MachineMesh, Network, Spanned, entries,
     fields::{Fields, Reader, quoted, suggestion},
+    rules,
 };
 use crate::{
     labels,
@@ -19,7 +20,14 @@ use crate::{
 pub(crate) const MESH_MODULE: &str = "mesh";
 
 const VERSION: &str = "mesh/v1";
-pub(super) const DOCUMENT: [&str; 5] = ["version", "network", "machines", "tags", "instances"];
+pub(super) const DOCUMENT: [&str; 6] = [
+    "version",
+    "network",
+    "machines",
+    "tags",
+    "instances",
+    "rules",
+];
 pub(super) const NETWORK: [&str; 5] = ["id", "name", "domain", "signers", "ipv4"];
 pub(super) const MACHINE: [&str; 7] = [
     "machineClass",
@@ -80,21 +88,11 @@ impl Decoder<'_> {
     }
 
     fn document(&mut self, root: &Node) -> Document {
-        let passed_over = [self.clans(&CLAN_DOCUMENT), &["rules"]].concat();
+        let passed_over = self.clans(&CLAN_DOCUMENT);
         let fields = self
             .reader
-            .fields(root, "the inventory", &DOCUMENT, &passed_over);
+            .fields(root, "the inventory", &DOCUMENT, passed_over);
         self.version(root, &fields);
-        if let Some(node) = fields.get("rules") {
-            // Taking them and letting everyone through would be worse than any error.
-            self.reader.problems.push(
-                Problem::error(
-                    node.span.clone(),
-                    "this release of mesh does not enforce `rules`",
-                )
-                .hint("leave them out: members then reach each other on everything"),
-            );
-        }
         let mut document = Document {
             network: Network {
                 span: root.span.start..root.span.start,
@@ -110,7 +108,7 @@ impl Decoder<'_> {
         for entry in fields.get("tags").map_or(&[][..], |node| {
             self.reader.object(node, "`tags` of the inventory")
         }) {
-            self.label(&entry.key, entry, "tag");
+            check_label(&mut self.reader, &entry.key, entry, "tag");
             let what = format!("tag `{}`", entry.key.escape_debug());
             let machines = self.reader.texts(&entry.value, &what);
             document.tags.insert(entry.key.clone(), machines);
@@ -122,6 +120,9 @@ impl Decoder<'_> {
             let instance = self.instance(entry);
             document.instances.insert(entry.key.clone(), instance);
         }
+        document.rules = fields
+            .get("rules")
+            .map(|node| rules::read(node, &mut self.reader));
         match fields.get("network") {
             Some(node) => self.network(node, "`network`", &mut document.network),
             None if self.is_clan => self.clans_network(root, instances, &mut document),
@@ -169,6 +170,12 @@ impl Decoder<'_> {
                 .iter()
                 .filter_map(|role| role.value.get("settings"));
             for settings in of_instance.into_iter().chain(of_roles) {
+                if let Some(node) = settings.get("rules")
+                    && document.rules.is_none()
+                    && !matches!(node.datum, Datum::Null)
+                {
+                    document.rules = Some(rules::read(node, &mut self.reader));
+                }
                 let described = settings.get("network").unwrap_or(settings);
                 let ours = NETWORK.iter().any(|key| described.get(key).is_some());
                 if ours {
@@ -529,14 +536,16 @@ impl Decoder<'_> {
         Some(self.without_network(node))
     }
 
-    /// In clan's form, settings without what describes the network.
+    /// In clan's form, settings without what describes the network and its rules.
     fn without_network(&self, node: &Node) -> Node {
         let mut node = node.clone();
         if self.is_clan
             && let Datum::Map(entries) = &mut node.datum
         {
-            entries
-                .retain(|entry| entry.key != "network" && !NETWORK.contains(&entry.key.as_str()));
+            entries.retain(|entry| {
+                let key = entry.key.as_str();
+                !["network", "rules"].contains(&key) && !NETWORK.contains(&key)
+            });
         }
         node
     }
@@ -547,12 +556,12 @@ impl Decoder<'_> {
                 .error(tag.span.clone(), label_message(&tag.value, "tag"));
         }
     }
+}
 
-    fn label(&mut self, text: &str, entry: &Entry, what: &str) {
-        if !is_label(text) {
-            self.reader
-                .error(entry.key_span.clone(), label_message(text, what));
-        }
+/// A key that people choose must be short and can be shown.
+pub(super) fn check_label(reader: &mut Reader<'_>, text: &str, entry: &Entry, what: &str) {
+    if !is_label(text) {
+        reader.error(entry.key_span.clone(), label_message(text, what));
     }
 }
 

@@ -16,18 +16,8 @@ use crate::{
     syntax::{Datum, Node},
 };
 
-const ROLES: [&str; 3] = ["controller", "moon", "peer"];
 const SERVER: [&str; 3] = ["endpoints", "relay", "relayRateLimit"];
 const PEER: [&str; 1] = ["relayOnly"];
-
-pub(super) fn role(name: &str) -> Option<Role> {
-    match name {
-        "controller" => Some(Role::Controller),
-        "moon" => Some(Role::Moon),
-        "peer" => Some(Role::Peer),
-        _ => None,
-    }
-}
 
 /// Checks every settings object of the mesh instance, as it is written.
 pub(crate) fn check_settings(instance: &Instance, problems: &mut Vec<Problem>) {
@@ -36,11 +26,12 @@ pub(crate) fn check_settings(instance: &Instance, problems: &mut Vec<Problem>) {
         reader.fields(settings, "the settings of the mesh instance", &[], &[]);
     }
     for (name, assigned) in &instance.roles {
-        let Some(role) = role(name) else {
+        let Some(role) = Role::named(name) else {
             let message = format!("the mesh has no role `{}`", name.escape_debug());
-            let hint = match suggestion(name, ROLES.into_iter()) {
+            let roles = Role::ALL.map(Role::name);
+            let hint = match suggestion(name, roles.into_iter()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("its roles are {}", quoted(&ROLES)),
+                None => format!("its roles are {}", quoted(&roles)),
             };
             reader
                 .problems

@@ -13,7 +13,10 @@ pub fn json_schema() -> Schema {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{super::decode, *};
+    use super::{
+        super::{decode, rules},
+        *,
+    };
 
     fn properties(definition: Option<&str>) -> BTreeSet<String> {
         let schema = json_schema().to_value();
@@ -37,6 +40,9 @@ mod tests {
             (Some("Module"), &decode::MODULE),
             (Some("Role"), &decode::ROLE),
             (Some("Assignment"), &decode::ASSIGNMENT),
+            (Some("Rules"), &rules::RULES),
+            (Some("Rule"), &rules::RULE),
+            (Some("RuleTest"), &rules::RULE_TEST),
         ] {
             assert_eq!(properties(definition), read(keys), "{definition:?}");
         }

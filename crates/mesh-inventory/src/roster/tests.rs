@@ -24,6 +24,7 @@ fn network() -> NetworkPart {
         prefix: network_id().prefix().net(),
         ipv4: None,
         signers: vec![seed(1).public().to_string()],
+        rules: None,
         unknown: BTreeMap::new(),
     }
 }
@@ -190,12 +191,12 @@ fn text_that_is_no_signer_says_why() {
 #[test]
 fn fields_of_newer_releases_are_kept_and_signed() {
     let (mut network, mut members) = parts();
-    network["rules"] = json!([{ "from": "all", "to": ["all"] }]);
+    network["seasons"] = json!([{ "from": "all", "to": ["all"] }]);
     members["alpha"]["colour"] = json!({ "name": "grün", "depth": 3 });
     let roster = Roster::open(&signed(&network, &members, |_| {})).unwrap();
     let alpha = &roster.members()["alpha"];
     assert_eq!(alpha.unknown["colour"]["depth"], 3);
-    assert!(roster.network().unknown.contains_key("rules"));
+    assert!(roster.network().unknown.contains_key("seasons"));
     assert_eq!(Roster::open(&roster.to_file()).unwrap(), roster);
 }
 

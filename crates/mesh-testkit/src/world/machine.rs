@@ -131,6 +131,7 @@ impl Machine {
         let configs = members
             .iter()
             .map(|member| mesh_core::PeerConfig {
+                access: Arc::default(),
                 relay_only: own.is_some_and(|own| own.is_relayed_to(member)),
                 ..nodes[member.index].config.clone()
             })

@@ -36,6 +36,7 @@ impl Published {
             prefix: NETWORK.prefix().net(),
             ipv4: None,
             signers: vec![admin().public().to_string()],
+            rules: None,
             unknown: BTreeMap::new(),
         };
         let fields = HeadFields {

@@ -2,7 +2,7 @@
 
 use mesh_api::{
     ConfinementStatus, ControllerStatus, DnsStatus, PeerState, PeerStatus, RelayStatus,
-    RosterStatus, Status,
+    RosterStatus, RulesStatus, Status,
 };
 
 use crate::human;
@@ -78,6 +78,9 @@ fn header(status: &Status) -> String {
     for each in &status.controllers {
         rows.push(("controller", controller(each)));
     }
+    if let Some(known) = &status.rules {
+        rows.push(("rules", rules(known)));
+    }
     if let Some(relays) = &status.relaying {
         rows.push(("relays", relaying(relays)));
     }
@@ -90,6 +93,18 @@ fn header(status: &Status) -> String {
     rows.iter()
         .map(|(label, value)| format!("{label:<11} {value}\n"))
         .collect()
+}
+
+fn rules(rules: &RulesStatus) -> String {
+    let others = match rules.default_allows {
+        true => "allowed",
+        false => "denied",
+    };
+    let packets = match rules.denied_packets {
+        0 => String::new(),
+        packets => format!("; {packets} packets denied here, see `mesh rule list`"),
+    };
+    format!("{}, everything else is {others}{packets}", rules.rules)
 }
 
 fn relaying(relays: &RelayStatus) -> String {

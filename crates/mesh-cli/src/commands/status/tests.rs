@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use mesh_api::{
     ConfinementStatus, ControllerStatus, DnsStatus, MappingProtocol, PathKind, PeerState,
-    PeerStatus, PortMappingStatus, RelayStatus, RosterStatus, SelfStatus, VERSION,
+    PeerStatus, PortMappingStatus, RelayStatus, RosterStatus, RulesStatus, SelfStatus, VERSION,
 };
 use mesh_types::Serial;
 
@@ -127,6 +127,11 @@ fn status() -> Status {
             lease_seconds: Some(1_312),
             reason: None,
         }),
+        rules: Some(RulesStatus {
+            default_allows: false,
+            rules: 12,
+            denied_packets: 17,
+        }),
         warnings: vec!["clock differs by 9 min".to_owned()],
     }
 }
@@ -148,6 +153,7 @@ fn a_machine_outside_says_why() {
     status.peers.clear();
     status.warnings.clear();
     status.confinement = None;
+    status.rules = None;
     status.relaying = None;
     insta::assert_snapshot!(text(&status, false).unwrap());
 }

@@ -1,5 +1,6 @@
-//! What a machine is told of a packet that is too big for its way: ICMPv6's Packet Too Big (RFC 4443 section
-//! 3.2) and ICMP's Fragmentation Needed (RFC 1191 section 4).
+//! What a machine is told of a packet that goes no further. One that is too big for its way: ICMPv6's Packet Too Big
+//! (RFC 4443 section 3.2) and ICMP's Fragmentation Needed (RFC 1191 section 4). One that no rule accepts: that it is
+//! prohibited (RFC 4443 section 3.1, RFC 1812 section 5.2.7.1), at which programs give up at once.
 
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use crate::allowance::{Allowance, Limit};
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const NEXT_FRAGMENT: u8 = 44;
+
+const UNREACHABLE_V4: u8 = 3;
+const UNREACHABLE_V6: u8 = 1;
+const TOO_BIG_V6: u8 = 2;
 
 /// What the answer has of the packet, at most: an IPv6 answer is no longer than 1280 bytes, an IPv4 one no
 /// longer than 576 (RFC 1812 section 4.3.2.3).
@@ -28,13 +33,22 @@ const ANSWERS: Limit = Limit {
 /// `None` for what must not be answered: errors of ICMP themselves, later fragments, packets from or to many.
 pub fn too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     match packet.first()? >> 4 {
-        4 => fragmentation_needed(packet, mtu),
-        6 => packet_too_big(packet, mtu),
+        4 => ipv4_error(packet, UNREACHABLE_V4, 4, mtu),
+        6 => ipv6_error(packet, TOO_BIG_V6, 0, mtu),
         _ => None,
     }
 }
 
-fn packet_too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
+/// The answer to an IP packet that is not let through; else as [`too_big`].
+pub fn prohibited(packet: &[u8]) -> Option<Vec<u8>> {
+    match packet.first()? >> 4 {
+        4 => ipv4_error(packet, UNREACHABLE_V4, 13, 0),
+        6 => ipv6_error(packet, UNREACHABLE_V6, 1, 0),
+        _ => None,
+    }
+}
+
+fn ipv6_error(packet: &[u8], kind: u8, code: u8, mtu: u16) -> Option<Vec<u8>> {
     let header: &[u8; 40] = packet.first_chunk()?;
     let (source, destination) = (&header[8..24], &header[24..]);
     if source[0] == 0xff || destination[0] == 0xff || source == [0; 16] {
@@ -51,7 +65,7 @@ fn packet_too_big(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend([ICMPV6, 64]);
     answer.extend(destination);
     answer.extend(source);
-    answer.extend([2, 0, 0, 0]);
+    answer.extend([kind, code, 0, 0]);
     answer.extend(u32::from(mtu).to_be_bytes());
     answer.extend(quoted);
     let sum = InternetSum::default()
@@ -67,7 +81,7 @@ fn is_later(place: &[u8]) -> bool {
     u16::from_be_bytes([place[0], place[1]]) & 0xfff8 != 0
 }
 
-fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
+fn ipv4_error(packet: &[u8], kind: u8, code: u8, mtu: u16) -> Option<Vec<u8>> {
     let header: &[u8; 20] = packet.first_chunk()?;
     let (source, destination) = (&header[12..16], &header[16..]);
     let is_one = |address: &[u8]| !matches!(address[0], 0 | 224..);
@@ -90,7 +104,7 @@ fn fragmentation_needed(packet: &[u8], mtu: u16) -> Option<Vec<u8>> {
     answer.extend(source);
     let checksum = InternetSum::default().with(&answer).checksum();
     answer[10..12].copy_from_slice(&checksum);
-    answer.extend([3, 4, 0, 0, 0, 0]);
+    answer.extend([kind, code, 0, 0, 0, 0]);
     answer.extend(mtu.to_be_bytes());
     answer.extend(quoted);
     let checksum = InternetSum::default().with(&answer[20..]).checksum();
@@ -158,6 +172,15 @@ mod tests {
         assert_eq!(answer[28..], packet[..548]);
         assert!(InternetSum::default().with(&answer[..20]).is_whole());
         assert!(InternetSum::default().with(&answer[20..]).is_whole());
+    }
+
+    #[test]
+    fn a_packet_that_is_not_let_through_is_prohibited() {
+        let answer = prohibited(&ipv6(6, &[7; 20])).unwrap();
+        assert_eq!(answer[40..42], [1, 1]);
+        assert_eq!(answer[44..48], [0; 4]);
+        let answer = prohibited(&ipv4(6, &[7; 20])).unwrap();
+        assert_eq!(answer[20..22], [3, 13]);
     }
 
     #[test]
