@@ -9,6 +9,7 @@ pub(crate) mod inventory;
 pub(crate) mod keygen;
 pub(crate) mod lint;
 pub(crate) mod logs;
+pub(crate) mod machine;
 pub(crate) mod netcheck;
 pub(crate) mod pending;
 pub(crate) mod ping;

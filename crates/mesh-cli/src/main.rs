@@ -29,6 +29,7 @@ struct Cli {
 enum Command {
     Keygen(commands::keygen::Args),
     Inventory(commands::inventory::Args),
+    Machine(commands::machine::Args),
     Controller(commands::controller::Args),
     Agent(commands::agent::Args),
     Service(commands::service::Args),
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Keygen(args) => commands::keygen::run(args),
         Command::Inventory(args) => commands::inventory::run(args),
+        Command::Machine(args) => commands::machine::run(args),
         Command::Controller(args) => commands::controller::run(args),
         Command::Agent(args) => commands::agent::run(args, logs),
         Command::Service(args) => commands::service::run(args),

@@ -9,6 +9,7 @@
 
 pub mod allowed;
 mod diff;
+mod edit;
 mod endpoint;
 pub mod fuzz;
 mod host_key;
@@ -23,6 +24,7 @@ mod syntax;
 
 pub use self::{
     diff::{Change, Diff, Parts, diff},
+    edit::{Edit, EditError, edit},
     host_key::ssh_host_key,
     inventory::Inventory,
     report::{Finding, Problem, Report, Severity},

@@ -54,7 +54,7 @@ pub(crate) fn parse(
     }
 }
 
-fn is_toml(file_name: &str, text: &str) -> bool {
+pub(crate) fn is_toml(file_name: &str, text: &str) -> bool {
     let extension = file_name.rsplit_once('.').map(|(_, extension)| extension);
     match extension {
         Some("toml") => true,

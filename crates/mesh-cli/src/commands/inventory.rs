@@ -1,5 +1,7 @@
 //! `mesh inventory`.
 
+mod accept;
+mod change;
 mod check;
 pub(crate) mod confirm;
 mod diff;
@@ -13,6 +15,7 @@ mod sign;
 mod source;
 mod verify;
 
+pub(super) use change::Target;
 use clap::Subcommand;
 pub(super) use load::roster as read_roster;
 
@@ -30,6 +33,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     Init(init::Args),
+    Accept(accept::Args),
     Check(check::Args),
     Show(show::Args),
     Resolve(resolve::Args),
@@ -42,6 +46,7 @@ enum Command {
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Init(args) => init::run(args),
+        Command::Accept(args) => accept::run(&args),
         Command::Check(args) => check::run(args),
         Command::Show(args) => show::run(args),
         Command::Resolve(args) => resolve::run(args),
