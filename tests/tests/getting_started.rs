@@ -1,5 +1,5 @@
-//! Every command in `docs/getting-started.md`, as a newcomer would type it: two machines, each a terminal
-//! of its own in a namespace.
+//! Every command in `docs/getting-started.md`, and then in `docs/guides`, as a newcomer would type it: machines, each a
+//! terminal of its own in a namespace.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test failing")]
@@ -24,17 +24,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a terminal prints after each block, with the block's exit code.
 const END: &str = "__end_of_block__";
 
+/// The pages, in an order in which one goes on where the other ends.
+const PAGES: [&str; 4] = [
+    "getting-started.md",
+    "guides/rules.md",
+    "guides/new-laptop.md",
+    "guides/lost-laptop.md",
+];
+
+const MACHINES: [&str; 3] = ["cinnabar", "electrum", "stibnite"];
+
 #[test]
-fn the_page_works_as_it_is_written() {
+fn the_pages_work_as_they_are_written() {
     if !sandbox::enter_test() {
         return;
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("docs/getting-started.md")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut lab = Lab::new().unwrap();
     let mut terminals = BTreeMap::new();
-    for name in ["cinnabar", "electrum"] {
+    for name in MACHINES {
         lab.add(name).unwrap();
         terminals.insert(name, Terminal::open(&lab, name, dir.path(), &root));
     }
@@ -43,7 +52,8 @@ fn the_page_works_as_it_is_written() {
         lab.address("cinnabar").unwrap().to_string(),
     )];
 
-    for block in blocks(&page) {
+    let pages = PAGES.map(|page| fs::read_to_string(root.join("docs").join(page)).unwrap());
+    for block in pages.iter().flat_map(|page| blocks(page)) {
         let text = replaced(&block.text, &words);
         match block.label.as_str() {
             // What every test of this package is run with; the program is copied from there.
@@ -83,6 +93,11 @@ fn the_page_works_as_it_is_written() {
                 let signer = electrum.run("cat ~/.ssh/id_ed25519.pub");
                 words.push(("SIGNER".to_owned(), signer.trim().to_owned()));
             }
+            "json rules" => {
+                let electrum = terminals.get_mut("electrum").unwrap();
+                let described = describe(&electrum.run("cat inventory.json"), &text);
+                electrum.run(&format!("cat > inventory.json <<'END'\n{described}\nEND"));
+            }
             label => {
                 let mut parts = label.split(' ').skip(1);
                 let terminal = terminals.get_mut(parts.next().unwrap()).expect(label);
@@ -91,6 +106,10 @@ fn the_page_works_as_it_is_written() {
                     None => {
                         let output = terminal.run(&text);
                         check(&text, &output);
+                        if text.contains("keygen --machine stibnite") {
+                            let key = output.lines().rfind(|line| line.starts_with("mesh1"));
+                            words.push(("STIBNITE_KEY".to_owned(), key.unwrap().to_owned()));
+                        }
                     }
                     Some(word) => panic!("`{word}` after a block's machine"),
                 }
@@ -105,11 +124,20 @@ fn check(commands: &str, output: &str) {
         assert!(output.contains("cinnabar"), "{output}");
         assert!(output.to_lowercase().contains("direct"), "{output}");
     }
-    if commands.contains("--previous roster.json") {
+    if commands.contains("--out roster-2.json") {
         assert!(
             output.contains('2'),
             "the second roster has serial 2: {output}"
         );
+    }
+    if commands.contains("mesh rule test") {
+        assert!(output.contains("by rule `administer`"), "{output}");
+    }
+    if commands.contains("mesh rule list") {
+        assert!(output.contains("everything else is denied"), "{output}");
+    }
+    if commands.contains("mesh machine retire stibnite") {
+        assert!(output.contains("- stibnite"), "{output}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file a noun: parse, call, render.
 
 pub(crate) mod agent;
+pub(crate) mod completions;
 pub(crate) mod controller;
 pub(crate) mod demo;
 pub(crate) mod hosts;
@@ -10,6 +11,7 @@ pub(crate) mod keygen;
 pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod machine;
+pub(crate) mod man;
 pub(crate) mod netcheck;
 pub(crate) mod pending;
 pub(crate) mod ping;

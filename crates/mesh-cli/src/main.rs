@@ -10,7 +10,7 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use mesh_agent::LogRing;
 
 use crate::failure::{Exit, Failure};
@@ -45,6 +45,8 @@ enum Command {
     Lint(commands::lint::Args),
     Resolver(commands::resolver::Args),
     Demo(commands::demo::Args),
+    Completions(commands::completions::Args),
+    Man(commands::man::Args),
     Version(commands::version::Args),
 }
 
@@ -79,6 +81,8 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Lint(args) => commands::lint::run(args),
         Command::Resolver(args) => commands::resolver::run(args),
         Command::Demo(args) => commands::demo::run(args),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command()),
+        Command::Man(args) => commands::man::run(&args, Cli::command()),
         Command::Version(args) => commands::version::run(args),
     }
 }

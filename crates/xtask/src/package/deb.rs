@@ -30,6 +30,8 @@ pub(super) fn make(source: &Source) -> anyhow::Result<PathBuf> {
     // Empty: identity and configuration are the user's.
     fs::create_dir_all(dir.join("etc/mesh"))?;
     put_docs(source, &dir)?;
+    put_completions(&dir)?;
+    put_man_pages(source, &dir)?;
     for script in SCRIPTS {
         let text = text_of(&format!("packaging/debian/{script}"))?;
         put(&dir.join("DEBIAN").join(script), text.as_bytes(), 0o755)?;
@@ -104,6 +106,54 @@ fn put_docs(source: &Source, dir: &Path) -> anyhow::Result<()> {
             .args(["--best", "--no-name"])
             .arg(&path),
     )?;
+    Ok(())
+}
+
+/// What makes each shell ask the program itself.
+fn put_completions(dir: &Path) -> anyhow::Result<()> {
+    for (place, text) in [
+        (
+            "bash-completion/completions/mesh",
+            "source <(mesh completions bash)\n",
+        ),
+        (
+            "zsh/vendor-completions/_mesh",
+            "#compdef mesh\nsource <(mesh completions zsh)\n",
+        ),
+        (
+            "fish/vendor_completions.d/mesh.fish",
+            "mesh completions fish | source\n",
+        ),
+    ] {
+        put(&dir.join("usr/share").join(place), text.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// The program writes them, where it runs on this machine.
+fn put_man_pages(source: &Source, dir: &Path) -> anyhow::Result<()> {
+    let pages = dir.join("usr/share/man/man1");
+    fs::create_dir_all(&pages)?;
+    let written = Command::new(&source.program)
+        .arg("man")
+        .arg("--out")
+        .arg(&pages)
+        .output();
+    if let Err(error) = written {
+        println!(
+            "no manual pages: `{}` does not run here: {error}",
+            source.program.display()
+        );
+    }
+    for page in fs::read_dir(&pages)? {
+        let path = page?.path();
+        put(&path, &fs::read(&path)?, 0o644)?;
+        output(
+            Command::new("gzip")
+                .args(["--best", "--no-name"])
+                .arg(&path),
+        )?;
+    }
     Ok(())
 }
 
