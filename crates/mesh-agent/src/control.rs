@@ -388,6 +388,7 @@ fn unexpected(reply: Reply) -> Ended {
         | Reply::UpToDate
         | Reply::Endpoints { .. }
         | Reply::Accepted { .. }
+        | Reply::Joined { .. }
         | Reply::Done => Ended::Lost("the controller answers something else than asked".to_owned()),
     }
 }

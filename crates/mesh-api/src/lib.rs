@@ -4,6 +4,7 @@
 //! ever added, and units are in their names.
 
 mod controller;
+mod invite;
 mod names;
 mod netcheck;
 mod rules;
@@ -16,6 +17,7 @@ use mesh_types::{MachineName, Serial};
 use serde::{Deserialize, Serialize};
 
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
+pub use invite::{Invited, Uninvited};
 pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
 pub use netcheck::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut};
 pub use rules::{Denied, RuleAccepts, RuleReport, RuleTest, Rules, RulesStatus};

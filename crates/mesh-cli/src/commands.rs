@@ -7,6 +7,8 @@ pub(crate) mod demo;
 pub(crate) mod hosts;
 pub(crate) mod import;
 pub(crate) mod inventory;
+pub(crate) mod invite;
+pub(crate) mod join;
 pub(crate) mod keygen;
 pub(crate) mod lint;
 pub(crate) mod logs;

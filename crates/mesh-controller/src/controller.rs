@@ -1,24 +1,27 @@
 //! The controller's shell around its decisions: what is decided is written down, then told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::UNIX_EPOCH,
 };
 
-use mesh_api::{Accepted, VERSION};
+use mesh_api::{Accepted, Invited, Uninvited, VERSION};
 use mesh_inventory::{
-    Resolution, diff, inventory, resolve,
-    roster::{Roster, RosterError},
+    Edit, Report, Resolution, diff, edit, inventory, resolve,
+    roster::{Member, Roster, RosterError},
 };
 use mesh_store::Write;
-use mesh_types::{IdentitySeed, NetworkId, Serial, chain};
+use mesh_types::{
+    IdentitySeed, MachineName, MemberKey, NetworkId, NodeId, PublicIdentity, Serial, chain,
+};
 use mesh_wire::control::{ErrorCode, Notice, Reply};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
-    core::{By, ClientId, Core, Effect, Judgement, Mode, Now},
+    core::{By, ClientId, Core, Effect, Joining, Judgement, Mode, Now, Outcome},
     keeper::Keeper,
     places::Places,
 };
@@ -124,6 +127,82 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Judges a new machine's proof that it was invited. Where this controller signs, the machine is admitted by this.
+    pub(crate) async fn join(
+        &self,
+        proven: Option<NodeId>,
+        source: SocketAddr,
+        joining: &Joining,
+    ) -> Reply {
+        let Outcome { reply, writes, .. } = self.core().join(now(), proven, source, joining);
+        if !matches!(reply, Reply::Joined { .. }) {
+            return reply;
+        }
+        // Whoever was told that it joined has joined, also after a crash.
+        if let Err(error) = self.keeper.commit(writes).await {
+            self.core().set_problem("store", Some(format!("{error:#}")));
+            return Reply::Error {
+                code: ErrorCode::Internal,
+                message: "the controller cannot store that; its log says why".to_owned(),
+            };
+        }
+        info!(name = %joining.name, identity = %joining.identity, %source, "a machine used its invitation");
+        self.refresh().await;
+        let core = self.core();
+        let member = core.roster().and_then(|roster| {
+            let member = roster.member_by_node_id(&joining.identity.node_id())?;
+            (member.name == joining.name).then_some(())
+        });
+        Reply::Joined {
+            admitted: member.is_some(),
+        }
+    }
+
+    /// Invites a machine, and says what its token is to have.
+    pub(crate) async fn invite(
+        &self,
+        name: MachineName,
+        key: PublicIdentity,
+        expires: u64,
+    ) -> Result<Invited, String> {
+        let expires_millis = expires.saturating_mul(1000);
+        let writes = self.core().invite(now(), &name, key, expires_millis)?;
+        self.commit(writes).await?;
+        let own = self.identity.public();
+        let core = self.core();
+        let roster = core.roster().ok_or("there is no roster yet")?;
+        let member = roster.member_by_node_id(&own.node_id());
+        Ok(Invited {
+            version: VERSION,
+            name,
+            network: self.network.to_string(),
+            signers: core.trusted().into_iter().map(String::from).collect(),
+            controller: own,
+            endpoints: member.map_or_else(Vec::new, |member| member.endpoints.clone()),
+        })
+    }
+
+    /// Takes back the invitations of a machine, and with them the key that it joined with.
+    pub(crate) async fn uninvite(&self, name: MachineName) -> Result<Uninvited, String> {
+        let (invitations, writes) = self.core().uninvite(&name);
+        self.commit(writes).await?;
+        self.refresh().await;
+        Ok(Uninvited {
+            version: VERSION,
+            name,
+            invitations,
+        })
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Result<(), String> {
+        let stored = self.keeper.commit(writes).await;
+        stored.map_err(|error| {
+            let error = format!("{error:#}");
+            self.core().set_problem("store", Some(error.clone()));
+            error
+        })
     }
 
     /// Judges a pushed roster, and puts it in force.
@@ -302,12 +381,22 @@ impl Controller {
         let previous = self.core().roster().cloned();
         let name = path.display().to_string();
         let network = self.network;
-        let resolution = tokio::task::spawn_blocking(move || {
+        let joined = self.core().joined();
+        let (resolution, depend) = tokio::task::spawn_blocking(move || {
             let inventory = inventory::parse(&name, &file)?;
-            resolve(&inventory, previous.as_deref())
+            let written = resolve(&inventory, previous.as_deref())?;
+            Ok(with_joined(
+                &name,
+                file,
+                written,
+                joined,
+                previous.as_deref(),
+            ))
         })
         .await?
-        .map_err(|report| anyhow::anyhow!("{}", report.to_string().trim_end()))?;
+        .map_err(|report: Report| anyhow::anyhow!("{}", report.to_string().trim_end()))?;
+        let forgotten = self.core().forget_joined(|name| depend.contains(name));
+        self.keeper.note(forgotten);
         if resolution.network().id != network {
             anyhow::bail!(
                 "the inventory `{}` is of network `{}`, and this controller serves `{network}`",
@@ -386,6 +475,37 @@ pub(crate) fn now() -> Now {
         }),
         instant: mesh_os::clock::now(),
     }
+}
+
+/// The resolution with the keys of machines that were invited and have none in the inventory; and who these are. What does not
+/// go together with the inventory, such as a key that is another machine's there, is left out.
+fn with_joined(
+    file_name: &str,
+    file: Vec<u8>,
+    written: Resolution,
+    joined: Vec<(MachineName, MemberKey)>,
+    previous: Option<&Roster>,
+) -> (Resolution, BTreeSet<MachineName>) {
+    let mut depend = BTreeSet::new();
+    let mut resolution = written;
+    // It was read as an inventory, and so is text.
+    let mut text = String::from_utf8_lossy(&file).into_owned();
+    for (name, key) in joined {
+        let waits = |member: &Member| member.public_key.is_none();
+        if !resolution.members().get(&name).is_some_and(waits) {
+            continue;
+        }
+        depend.insert(name.clone());
+        let Ok(edited) = edit(file_name, &text, &Edit::Key(name.clone(), Some(key))) else {
+            continue;
+        };
+        let inventory = inventory::parse(file_name, edited.as_bytes());
+        match inventory.and_then(|inventory| resolve(&inventory, previous)) {
+            Ok(resolved) => (resolution, text) = (resolved, edited),
+            Err(report) => warn!(%name, "the key of an invited machine is not taken: {report}"),
+        }
+    }
+    (resolution, depend)
 }
 
 /// Writes about what was decided for a client.

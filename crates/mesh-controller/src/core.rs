@@ -3,6 +3,7 @@
 //! Every call returns what to do about it: a reply, [`Effect`]s on connected clients, and [`Write`]s for
 //! the store. The shell does them in this order: writes that must be on the disk first, then the rest.
 
+mod invitations;
 mod limits;
 mod pending;
 mod rosters;
@@ -18,10 +19,11 @@ use std::{
 };
 
 use mesh_inventory::roster::{Member, Roster, Signer};
-use mesh_store::{AuditEntry, AuditEvent, SeenRecord, Snapshot, Write};
+use mesh_store::{AuditEntry, AuditEvent, InvitationRecord, SeenRecord, Snapshot, Write};
 use mesh_types::{Instant, MachineName, NetworkId, NodeId, PublicIdentity, Serial};
 use mesh_wire::control::{ENDPOINTS_MAX, ErrorCode, Notice, Reply};
 
+pub(crate) use self::invitations::Joining;
 pub(crate) use self::limits::holder_of;
 pub(crate) use self::rosters::Signing;
 pub use self::rosters::{By, Judgement, Mode, PushRefused};
@@ -140,6 +142,8 @@ pub struct Core {
     last_endpoints: BTreeMap<MachineName, Vec<SocketAddr>>,
     seen: BTreeMap<NodeId, SeenRecord>,
     pending: Pending,
+    invitations: Vec<InvitationRecord>,
+    joins_a_source: Buckets,
     refusals: Bucket,
     refused: BTreeMap<NodeId, Instant>,
     pushes: Bucket,
@@ -171,6 +175,8 @@ impl Core {
             last_endpoints: BTreeMap::new(),
             seen: BTreeMap::new(),
             pending: Pending::new(snapshot.pending),
+            invitations: snapshot.invitations,
+            joins_a_source: Buckets::new(invitations::JOINS_A_SOURCE),
             refusals: Bucket::new(REFUSALS, now.instant),
             refused: BTreeMap::new(),
             pushes: Bucket::new(PUSHES, now.instant),

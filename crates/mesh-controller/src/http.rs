@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use mesh_api::{ControllerReport, Pending, VERSION};
 use mesh_store::AuditEntry;
+use mesh_types::{MachineName, PublicIdentity};
 use serde::{Deserialize, Serialize};
 
 use crate::controller::{Controller, now};
@@ -30,10 +31,25 @@ struct AuditQuery {
     limit: Option<usize>,
 }
 
+#[derive(Deserialize)]
+struct InviteQuery {
+    name: MachineName,
+    key: PublicIdentity,
+    /// Seconds since 1970.
+    expires: u64,
+}
+
+#[derive(Deserialize)]
+struct UninviteQuery {
+    name: MachineName,
+}
+
 /// What the local socket answers: whoever may use it may also confirm.
 pub(crate) fn socket_router(controller: Arc<Controller>) -> Router {
     let confirm = Router::new()
         .route("/v1/accept-shrink", post(accept_shrink))
+        .route("/v1/invite", post(invite))
+        .route("/v1/uninvite", post(uninvite))
         .with_state(Arc::clone(&controller));
     router(controller).merge(confirm)
 }
@@ -74,6 +90,34 @@ async fn audit(
 async fn accept_shrink(State(controller): State<Arc<Controller>>) -> Response {
     match controller.accept_shrink().await {
         Ok(accepted) => Json(accepted).into_response(),
+        Err(error) => refused(StatusCode::CONFLICT, &error),
+    }
+}
+
+async fn invite(
+    State(controller): State<Arc<Controller>>,
+    query: Result<Query<InviteQuery>, QueryRejection>,
+) -> Response {
+    let Query(InviteQuery { name, key, expires }) = match query {
+        Ok(query) => query,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match controller.invite(name, key, expires).await {
+        Ok(invited) => Json(invited).into_response(),
+        Err(error) => refused(StatusCode::CONFLICT, &error),
+    }
+}
+
+async fn uninvite(
+    State(controller): State<Arc<Controller>>,
+    query: Result<Query<UninviteQuery>, QueryRejection>,
+) -> Response {
+    let Query(UninviteQuery { name }) = match query {
+        Ok(query) => query,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match controller.uninvite(name).await {
+        Ok(uninvited) => Json(uninvited).into_response(),
         Err(error) => refused(StatusCode::CONFLICT, &error),
     }
 }

@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use crate::{
     controller::{Controller, End, Line, note, now},
-    core::{By, ClientId, Hello, Outcome},
+    core::{By, ClientId, Hello, Joining, Outcome},
     places::{Place, Places},
 };
 
@@ -181,6 +181,22 @@ async fn answer(
             controller.perform(outcome.effects);
             outcome.reply
         }
+        Request::Join {
+            network,
+            name,
+            identity,
+            invitation,
+            proof,
+        } => {
+            let joining = Joining {
+                network,
+                name,
+                identity,
+                invitation,
+                proof,
+            };
+            controller.join(client.node_id(), source, &joining).await
+        }
         Request::Push { force } => push(controller, client, &mut question, force, standing).await,
     };
     // A client that does not wait for its answer does not need it.
@@ -225,6 +241,7 @@ async fn greet(
         | Reply::UpToDate
         | Reply::Endpoints { .. }
         | Reply::Accepted { .. }
+        | Reply::Joined { .. }
         | Reply::Done
         | Reply::Error { .. } => None,
     };

@@ -14,6 +14,7 @@ mod endpoint;
 pub mod fuzz;
 mod host_key;
 pub mod inventory;
+mod invitation;
 mod labels;
 mod report;
 mod resolve;
@@ -27,6 +28,7 @@ pub use self::{
     edit::{Edit, EditError, edit},
     host_key::ssh_host_key,
     inventory::Inventory,
+    invitation::{Invitation, InvitingController, ParseInvitationError, is_proof},
     report::{Finding, Problem, Report, Severity},
     resolve::{Resolution, resolve},
     roster::{

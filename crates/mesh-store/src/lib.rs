@@ -13,5 +13,9 @@ mod record;
 mod store;
 
 pub use backend::StoreError;
-pub use record::{AuditEntry, AuditEvent, Evidence, PendingRecord, SeenRecord, StoredRoster};
-pub use store::{AUDIT_MAX, EVIDENCE_MAX, HISTORY_MAX, PENDING_MAX, Snapshot, Store, Write};
+pub use record::{
+    AuditEntry, AuditEvent, Evidence, InvitationRecord, PendingRecord, SeenRecord, StoredRoster,
+};
+pub use store::{
+    AUDIT_MAX, EVIDENCE_MAX, HISTORY_MAX, INVITATIONS_MAX, PENDING_MAX, Snapshot, Store, Write,
+};

@@ -40,6 +40,19 @@ pub struct PendingRecord {
     pub attempts: u64,
 }
 
+/// An invitation, of which a controller has the public half.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationRecord {
+    /// The public half of its secret.
+    pub key: PublicIdentity,
+    /// The machine that is invited.
+    pub name: MachineName,
+    /// Until when it counts, in milliseconds since 1970.
+    pub expires_millis: u64,
+    /// Who used it; `None`: nobody yet.
+    pub used_by: Option<PublicIdentity>,
+}
+
 /// Something that happened, for an auditor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
@@ -58,6 +71,22 @@ pub enum AuditEvent {
     /// A member connected and was admitted.
     Admitted {
         /// Its name in the roster.
+        name: MachineName,
+        /// Its identity.
+        identity: PublicIdentity,
+        /// Where it connected from.
+        source: SocketAddr,
+    },
+    /// A machine was invited.
+    Invited {
+        /// Its name.
+        name: MachineName,
+        /// The public half of the invitation's secret.
+        invitation: PublicIdentity,
+    },
+    /// A machine used its invitation.
+    Joined {
+        /// Its name.
         name: MachineName,
         /// Its identity.
         identity: PublicIdentity,

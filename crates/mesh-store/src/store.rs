@@ -5,7 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tracing::warn;
 
 use crate::{
-    AuditEntry, AuditEvent, Evidence, PendingRecord, SeenRecord, StoreError, StoredRoster,
+    AuditEntry, AuditEvent, Evidence, InvitationRecord, PendingRecord, SeenRecord, StoreError,
+    StoredRoster,
     backend::{Backend, Batch},
 };
 
@@ -14,6 +15,9 @@ pub const HISTORY_MAX: usize = 8;
 
 /// Pending keys that are kept.
 pub const PENDING_MAX: usize = 256;
+
+/// Invitations that are kept.
+pub const INVITATIONS_MAX: usize = 256;
 
 /// Audit entries that are kept of each class: rosters, admissions, refusals. Strangers who knock all
 /// day thus never push the record of a roster out.
@@ -29,6 +33,7 @@ const PENDING: u8 = b'p';
 const AUDIT: u8 = b'a';
 const EVIDENCE: u8 = b'e';
 const HIGHEST: u8 = b'h';
+const INVITATIONS: u8 = b'i';
 
 /// A change.
 #[derive(Clone, Debug)]
@@ -43,6 +48,8 @@ pub enum Write {
     Forget(NodeId),
     /// The pending keys, all of them, at most [`PENDING_MAX`].
     Pending(Vec<PendingRecord>),
+    /// The invitations, all of them, at most [`INVITATIONS_MAX`].
+    Invitations(Vec<InvitationRecord>),
     /// An entry of the audit log.
     Audit(AuditEntry),
     /// Evidence of a conflict.
@@ -60,6 +67,8 @@ pub struct Snapshot {
     pub seen: Vec<(NodeId, SeenRecord)>,
     /// The pending keys.
     pub pending: Vec<PendingRecord>,
+    /// The invitations.
+    pub invitations: Vec<InvitationRecord>,
     /// Conflicts, oldest first.
     pub evidence: Vec<Evidence>,
 }
@@ -151,6 +160,11 @@ impl Store {
                 .read(&[PENDING])?
                 .and_then(|value| parse("pending keys", &value))
                 .unwrap_or_default(),
+            invitations: self
+                .backend
+                .read(&[INVITATIONS])?
+                .and_then(|value| parse("invitations", &value))
+                .unwrap_or_default(),
             evidence: evidence
                 .iter()
                 .filter_map(|(_, value)| parse("evidence", value))
@@ -210,6 +224,10 @@ impl Store {
                 pending.truncate(PENDING_MAX);
                 insert(batch, vec![PENDING], &pending);
             }
+            Write::Invitations(mut invitations) => {
+                invitations.truncate(INVITATIONS_MAX);
+                insert(batch, vec![INVITATIONS], &invitations);
+            }
             Write::Audit(entry) => {
                 let number = self.take_number();
                 let class = class_of(&entry.event);
@@ -247,7 +265,10 @@ impl Store {
 fn class_of(event: &AuditEvent) -> u8 {
     match event {
         AuditEvent::RosterAccepted { .. } => 0,
-        AuditEvent::Admitted { .. } | AuditEvent::Removed { .. } => 1,
+        AuditEvent::Admitted { .. }
+        | AuditEvent::Removed { .. }
+        | AuditEvent::Invited { .. }
+        | AuditEvent::Joined { .. } => 1,
         AuditEvent::Refused { .. } | AuditEvent::RosterRefused { .. } => 2,
     }
 }

@@ -16,7 +16,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_types::{MachineName, PublicIdentity, Serial};
+use mesh_types::{MachineName, NetworkId, PublicIdentity, Serial};
 use serde::{Deserialize, Serialize};
 
 mod frame;
@@ -75,6 +75,19 @@ pub enum Request {
         /// The peer's name in the roster.
         peer: MachineName,
     },
+    /// A new machine proves that it was invited. Answered by [`Reply::Joined`].
+    Join {
+        /// The network that it was invited to.
+        network: NetworkId,
+        /// The name that it was invited as.
+        name: MachineName,
+        /// Its public identity, whose Ed25519 half is the key of this connection.
+        identity: PublicIdentity,
+        /// The public half of the invitation's secret.
+        invitation: PublicIdentity,
+        /// By that secret, of network, name and identity.
+        proof: String,
+    },
     /// Hands over a signed roster, the attachment. Needs no identity. Answered by [`Reply::Accepted`].
     Push {
         /// Take it in spite of an unexpected predecessor, or of over half the members being gone.
@@ -122,6 +135,11 @@ pub enum Reply {
         serial: Serial,
         /// Its number of members.
         members: u64,
+    },
+    /// The invitation counts, and the machine's key is known.
+    Joined {
+        /// Whether the roster in force has it; else somebody with a signer's key has to sign one.
+        admitted: bool,
     },
     /// The request was carried out.
     Done,
@@ -171,6 +189,8 @@ pub enum ErrorCode {
     RosterRefused,
     /// The roster is genuine, but `force` is needed to take it.
     ForceNeeded,
+    /// The invitation does not count.
+    InvitationRefused,
     /// Too many requests; try again later.
     RateLimited,
     /// The controller has no roster yet.

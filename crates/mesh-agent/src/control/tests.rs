@@ -105,7 +105,7 @@ impl Desk {
                 online: true,
                 endpoints: self.endpoints.clone(),
             },
-            Request::Push { .. } => Reply::Done,
+            Request::Push { .. } | Request::Join { .. } => Reply::Done,
         };
         (reply, Vec::new())
     }

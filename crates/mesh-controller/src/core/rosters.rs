@@ -236,7 +236,10 @@ impl Core {
 
     /// What a store that lost everything needs to be as this controller is.
     pub(crate) fn everything(&self) -> Vec<Write> {
-        let mut writes = vec![Write::Pending(self.pending.latest_first())];
+        let mut writes = vec![
+            Write::Pending(self.pending.latest_first()),
+            self.kept_invitations(),
+        ];
         writes.extend(self.signing.highest.map(Write::HighestSerial));
         writes.extend(self.roster.as_deref().map(|roster| {
             Write::Roster(StoredRoster {

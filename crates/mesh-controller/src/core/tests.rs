@@ -12,20 +12,20 @@ use super::*;
 
 const NETWORK: &str = "000102030405060708090a0b0c0d0e0f";
 
-fn identity(number: u16) -> IdentitySeed {
+pub(super) fn identity(number: u16) -> IdentitySeed {
     let mut seed = [7; 32];
     seed[..2].copy_from_slice(&number.to_be_bytes());
     IdentitySeed::from_bytes(seed)
 }
 
-fn at(seconds: u64) -> Now {
+pub(super) fn at(seconds: u64) -> Now {
     Now {
         millis: seconds * 1000,
         instant: Instant::from_micros(seconds * 1_000_000),
     }
 }
 
-fn source(number: u16) -> SocketAddr {
+pub(super) fn source(number: u16) -> SocketAddr {
     ([198, 51, 100, 1], number).into()
 }
 
@@ -81,6 +81,40 @@ fn core(now: Now) -> Core {
         Snapshot::default(),
         now,
     )
+}
+
+/// A machine of [`core_with`] that has no key yet.
+pub(super) fn unkeyed() -> MachineName {
+    "unkeyed".parse().unwrap()
+}
+
+/// A controller with a roster of one machine with a key, and one without.
+pub(super) fn core_with(now: Now) -> Core {
+    let text = json!({
+        "version": "mesh/v1",
+        "network": {"id": NETWORK, "name": "test", "signers": [identity(0).public()]},
+        "machines": {
+            "controller": {"publicKey": identity(0).public()},
+            "machine-1": {"publicKey": identity(1).public()},
+            unkeyed().as_str(): {},
+        },
+        "instances": {"mesh": {"roles": {"controller": {"machines": {"controller": {}}}}}},
+    });
+    let inventory = inventory::parse("i.json", text.to_string().as_bytes()).unwrap();
+    let resolution = resolve(&inventory, None).unwrap();
+    let fields = HeadFields {
+        serial: Serial::try_from(1).unwrap(),
+        time: 1,
+        revision: None,
+        previous: None,
+    };
+    let unsigned = resolution.unsigned(fields).unwrap();
+    let mut core = core(now);
+    core.install(
+        now,
+        Arc::new(unsigned.sign_with_seed(&identity(0)).unwrap()),
+    );
+    core
 }
 
 /// A stranger or member asks in; true if it is welcome.

@@ -141,7 +141,9 @@ impl Controller {
                 let outcome = core.endpoints(at, id, source, peer);
                 (outcome.reply, outcome.effects)
             }
-            Request::Push { .. } => unreachable!("agents push nothing"),
+            Request::Push { .. } | Request::Join { .. } => {
+                unreachable!("agents push nothing, and are members")
+            }
         };
         let is_welcome = matches!(reply, Reply::Welcome { .. });
         let is_refused = matches!(reply, Reply::Refused { .. });

@@ -167,6 +167,7 @@ fn answer(args: &Args, reply: Reply) -> Result<Exit, Failure> {
                 | ErrorCode::Malformed
                 | ErrorCode::NotAdmitted
                 | ErrorCode::RosterRefused
+                | ErrorCode::InvitationRefused
                 | ErrorCode::NoRoster => failure,
             })
         }
@@ -178,6 +179,7 @@ fn answer(args: &Args, reply: Reply) -> Result<Exit, Failure> {
         | Reply::Roster { .. }
         | Reply::UpToDate
         | Reply::Endpoints { .. }
+        | Reply::Joined { .. }
         | Reply::Done => Err(Failure::new(
             Exit::Refused,
             anyhow!("the controller answered something else than was asked"),

@@ -467,7 +467,7 @@ impl Fleet {
                     line.conversation.answered();
                 }
             }
-            (Request::Endpoints { .. } | Request::Push { .. }, _) => {}
+            (Request::Endpoints { .. } | Request::Push { .. } | Request::Join { .. }, _) => {}
         }
     }
 
