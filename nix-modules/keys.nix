@@ -82,6 +82,10 @@ in
       key types.ints.positive 2
         "Into how many queues the interface and the port are split when they are made."
         unset;
+    metrics_listen =
+      key types.str "127.0.0.1:9193"
+        "The TCP address, on loopback or inside the mesh, on which Prometheus finds metrics."
+        unset;
     port_mapping =
       key types.bool false "Whether the router is asked for a port, by PCP, NAT-PMP or UPnP."
         unset;

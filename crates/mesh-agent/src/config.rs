@@ -4,7 +4,7 @@ mod endpoint;
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -24,7 +24,7 @@ pub use endpoint::{HostPort, ParseHostPortError};
 pub const DEFAULT_PATH: &str = paths::AGENT_CONFIG;
 
 /// The keys of the file, in the order of the documentation.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "network",
     "signers",
     "controllers",
@@ -45,6 +45,7 @@ const KEYS: [&str; 20] = [
     "port_mapping",
     "offload",
     "queues",
+    "metrics_listen",
 ];
 
 /// What the file must say.
@@ -104,6 +105,9 @@ pub struct Config {
     /// `queues`: into how many queues the device and the port are split when they are made. Default: a quarter of the
     /// processors, 1 to 4.
     pub queues: usize,
+    /// `metrics_listen`: the TCP address, on loopback or inside the mesh, on which Prometheus finds metrics. Default:
+    /// none.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Why a configuration is refused. `Display` says where and what to do.
@@ -176,6 +180,7 @@ struct Raw {
     port_mapping: Option<bool>,
     offload: Option<String>,
     queues: Option<usize>,
+    metrics_listen: Option<String>,
 }
 
 /// Bytes a second, as a number or with a unit.
@@ -315,7 +320,28 @@ impl File<'_> {
                     return Err(self.wrong("queues", reason));
                 }
             },
+            metrics_listen: raw
+                .metrics_listen
+                .map(|listen| self.inside("metrics_listen", &raw.network, &listen))
+                .transpose()?,
         })
+    }
+
+    /// An address that nobody outside of this machine and the mesh reaches.
+    fn inside(&self, key: &str, network: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+        let address: SocketAddr = self.parse_one(key, text)?;
+        let network: NetworkId = self.parse_one("network", network)?;
+        let in_mesh = match address.ip() {
+            IpAddr::V6(ip) => network.prefix().net().contains(&ip),
+            IpAddr::V4(_) => false,
+        };
+        match in_mesh || address.ip().is_loopback() {
+            true => Ok(address),
+            false => Err(self.wrong(
+                key,
+                format!("`{text}` is neither loopback nor an address in the mesh"),
+            )),
+        }
     }
 
     fn parse_one<T>(&self, key: &str, text: &str) -> Result<T, ConfigError>

@@ -42,7 +42,7 @@ use crate::{
     handover::{self, Inheritance},
     local,
     logs::LogRing,
-    measure,
+    measure, metrics,
     names::{self, DNS_PORT},
     overlay::{News, Overlay},
     port_mapping::{self, Mapping},
@@ -199,6 +199,8 @@ fn confinement(config: &Config, path: &Path) -> Confinement {
     }
     let listen = config.relay_listen.map(|listen| listen.port());
     needs.tcp_listen.extend(listen);
+    let listen = config.metrics_listen.map(|listen| listen.port());
+    needs.tcp_listen.extend(listen);
     let confinement = confine(&needs);
     info!(%confinement, "confined");
     confinement
@@ -234,6 +236,8 @@ async fn serve(
     tasks.spawn(clients::remember(agent.clone()));
     tasks.spawn(gossip::serve(agent.clone()));
     tasks.spawn(names::serve(agent.clone()));
+    let listen = agent.config().metrics_listen;
+    tasks.spawn(metrics::serve(agent.clone(), listen));
     let listen = agent.config().relay_listen;
     tasks.spawn(streams::serve(agent.clone(), listen));
     tasks.spawn(streams::supervise(agent.clone(), streams::PORT));

@@ -22,6 +22,7 @@ mod handover;
 mod local;
 mod logs;
 mod measure;
+mod metrics;
 mod names;
 mod netcheck;
 mod overlay;

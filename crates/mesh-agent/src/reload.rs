@@ -77,6 +77,10 @@ fn merge(current: &Config, read: Config) -> (Config, Vec<&'static str>) {
     differs("relay_listen", read.relay_listen != current.relay_listen);
     differs("offload", read.offload != current.offload);
     differs("queues", read.queues != current.queues);
+    differs(
+        "metrics_listen",
+        read.metrics_listen != current.metrics_listen,
+    );
     let next = Config {
         signers: read.signers,
         controllers: read.controllers,

@@ -5,6 +5,7 @@
 
 mod controller;
 mod invite;
+mod metrics;
 mod names;
 mod netcheck;
 mod rules;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use controller::{ControllerCounters, ControllerReport, MachineReport, ProblemReport};
 pub use invite::{Invited, Uninvited};
+pub use metrics::{METRICS_TYPE, agent_metrics, controller_metrics};
 pub use names::{DnsStatus, Host, Hosts, NAMES_BELL, NAMES_FILE, Names};
 pub use netcheck::{Dependence, FamilyReport, MoonReport, Netcheck, Reach, UdpOut};
 pub use rules::{Denied, RuleAccepts, RuleReport, RuleTest, Rules, RulesStatus};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mesh_api::{ControllerReport, Pending, VERSION};
+use mesh_api::{ControllerReport, METRICS_TYPE, Pending, VERSION, controller_metrics};
 use mesh_store::AuditEntry;
 use mesh_types::{MachineName, PublicIdentity};
 use serde::{Deserialize, Serialize};
@@ -60,12 +60,19 @@ pub(crate) fn router(controller: Arc<Controller>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/pending", get(pending))
         .route("/v1/audit", get(audit))
+        .route("/metrics", get(metrics))
         .fallback(|| async { refused(StatusCode::NOT_FOUND, "there is no such question") })
         .with_state(controller)
 }
 
 async fn status(State(controller): State<Arc<Controller>>) -> Json<ControllerReport> {
     Json(controller.core().report_answer(now()))
+}
+
+async fn metrics(State(controller): State<Arc<Controller>>) -> Response {
+    let report = controller.core().report_answer(now());
+    let text = controller_metrics(&report);
+    ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 
 async fn pending(State(controller): State<Arc<Controller>>) -> Json<Pending> {

@@ -79,6 +79,12 @@ const TOOLS: &[Tool] = &[
         tests: "throughput beside wireguard-go",
     },
     Tool {
+        program: "promtool",
+        // Without recommended packages; its service is not started by an installation in a container.
+        source: Source::Debian("prometheus"),
+        tests: "metrics, and alarms on them, as Prometheus reads them",
+    },
+    Tool {
         program: "valgrind",
         source: Source::Debian("valgrind"),
         tests: "instructions of the inner loops",

@@ -54,6 +54,7 @@ relay_rate = "10MiB"
 port_mapping = false
 offload = "tcp"
 queues = 1
+metrics_listen = "[::1]:9193"
 "#
     ))
     .unwrap();
@@ -70,6 +71,19 @@ queues = 1
     assert!(!config.port_mapping);
     assert_eq!(config.offload, Offload::Tcp);
     assert_eq!(config.queues, 1);
+    assert_eq!(config.metrics_listen, Some("[::1]:9193".parse().unwrap()));
+}
+
+#[test]
+fn metrics_are_for_this_machine_and_the_mesh_alone() {
+    let parsed = |address: &str| parse(&format!("{GOOD}metrics_listen = '{address}'"));
+    for inside in ["127.0.0.1:1", "[::1]:1", "[fdc3:582e:db61::1]:1"] {
+        assert!(parsed(inside).is_ok(), "{inside}");
+    }
+    for outside in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "nowhere"] {
+        let error = error(&format!("{GOOD}metrics_listen = '{outside}'"));
+        assert!(error.contains("metrics_listen"), "{error}");
+    }
 }
 
 #[test]
