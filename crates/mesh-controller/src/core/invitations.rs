@@ -258,10 +258,12 @@ mod tests {
     }
 
     fn refusal(reply: Reply) -> String {
-        match reply {
-            Reply::Error { code, message } if code == ErrorCode::InvitationRefused => message,
-            other => panic!("{other:?}"),
-        }
+        let shown = format!("{reply:?}");
+        let Reply::Error { code, message } = reply else {
+            panic!("{shown}");
+        };
+        assert_eq!(code, ErrorCode::InvitationRefused);
+        message
     }
 
     const HOUR: u64 = 3600 * 1000;

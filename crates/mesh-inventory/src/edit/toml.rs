@@ -1,7 +1,7 @@
 //! Changes to TOML.
 
 use serde_json::Value;
-use toml_edit::{DocumentMut, Item, Table};
+use toml_edit::{Array, DocumentMut, Item, Table};
 
 use super::Step;
 
@@ -43,21 +43,27 @@ pub(super) fn apply(text: &str, step: &Step) -> Option<String> {
             let parent = find(root, parents)?;
             parent.as_table_like_mut()?.remove(key)?;
         }
-        Step::RemoveItem(path, number) => match find(root, path)? {
-            Item::ArrayOfTables(tables) if *number < tables.len() => drop(tables.remove(*number)),
-            item => {
-                let array = item.as_array_mut()?;
-                (*number < array.len()).then(|| array.remove(*number))?;
-                // The first one stands where the bracket is, not where the second stood.
-                if let (0, Some(first)) = (*number, array.get_mut(0))
-                    && first.decor().prefix().and_then(|space| space.as_str()) == Some(" ")
-                {
-                    first.decor_mut().set_prefix("");
-                }
+        Step::RemoveItem(path, number) => {
+            let item = find(root, path)?;
+            match item.as_array_of_tables_mut() {
+                Some(tables) if *number < tables.len() => drop(tables.remove(*number)),
+                Some(_) => return None,
+                None => remove_item(item.as_array_mut()?, *number)?,
             }
-        },
+        }
     }
     Some(document.to_string())
+}
+
+fn remove_item(array: &mut Array, number: usize) -> Option<()> {
+    (number < array.len()).then(|| array.remove(number))?;
+    // The first one stands where the bracket is, not where the second stood.
+    if let (0, Some(first)) = (number, array.get_mut(0))
+        && first.decor().prefix().and_then(|space| space.as_str()) == Some(" ")
+    {
+        first.decor_mut().set_prefix("");
+    }
+    Some(())
 }
 
 fn find<'i>(root: &'i mut Item, path: &[String]) -> Option<&'i mut Item> {
