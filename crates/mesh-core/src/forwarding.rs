@@ -100,6 +100,7 @@ impl Forwarding {
         let session = link.current.load_full()?;
         let guard = (!access.is_open()).then(|| Guarded {
             guard: Arc::clone(&self.guard),
+            access,
             last: Cell::new(None),
         });
         Some(Route {
@@ -235,11 +236,11 @@ impl Forwarding {
     /// Notes a packet that the engine sends or holds back, as [`Route::seal`] does.
     pub(crate) fn note_sent(&self, destination: IpAddr, packet: &[u8], now: Instant) {
         let routes = self.routes.load();
-        let owner = routes.lookup(destination);
-        if owner.is_some_and(|owner| !owner.access.is_open())
+        if let Some(owner) = routes.lookup(destination)
+            && !owner.access.is_open()
             && let Some(seen) = look(packet)
         {
-            self.guard.note_sent(&seen, now);
+            self.guard.note_sent(&owner.access, &seen, now);
         }
     }
 
@@ -494,6 +495,7 @@ pub enum Refusal {
 /// What remembers the flows of a route.
 struct Guarded {
     guard: Arc<Guard>,
+    access: Arc<Access>,
     /// The packet that was noted last.
     last: Cell<Option<Seen>>,
 }
@@ -504,7 +506,7 @@ impl Guarded {
         if let Some(seen) = seen
             && self.last.replace(Some(seen)) != Some(seen)
         {
-            self.guard.note_sent(&seen, now);
+            self.guard.note_sent(&self.access, &seen, now);
         }
     }
 }

@@ -98,8 +98,10 @@ impl Guard {
             Kind::LaterFragment { offset } => {
                 return (*offset >= LATER_FRAGMENT_FROM).then_some(Passed::Follows);
             }
-            // What it is about was sent by this node.
-            Kind::Error { about: Some(about) } if self.remembers(about, now) => {
+            // What it is about was sent by this node, or could have been answered.
+            Kind::Error { about: Some(about) }
+                if self.remembers(about, now) || access.answers(about) =>
+            {
                 return Some(Passed::Follows);
             }
             Kind::Error { .. } => (true, None),
@@ -120,17 +122,19 @@ impl Guard {
         Some(Passed::Accepted(rule))
     }
 
-    /// Notes a packet that this node sends to a peer which may not reach everything.
-    pub(crate) fn note_sent(&self, seen: &Seen, now: Instant) {
+    /// Notes a packet that this node sends to a peer which may reach what `access` says. Where a rule lets the peer's packets in
+    /// anyhow there is nothing to remember: so who may open connections here fills no place of ours with our answers.
+    pub(crate) fn note_sent(&self, access: &Access, seen: &Seen, now: Instant) {
         let begins = match seen.kind {
             Kind::Ports { .. } | Kind::EchoRequest { .. } => true,
             Kind::Other => !seen.is_icmp(),
             Kind::EchoReply { .. } | Kind::Error { .. } | Kind::LaterFragment { .. } => false,
         };
-        if !begins {
+        let flow = seen.flow().reversed();
+        if !begins || access.answers(&flow) {
             return;
         }
-        let mark = self.ours.mark(&seen.flow().reversed());
+        let mark = self.ours.mark(&flow);
         if !self.theirs.knows(mark, now) {
             self.ours.note(mark, now);
         }
@@ -156,7 +160,7 @@ pub fn judge_any(packet: &[u8]) {
     if let Some(seen) = look(packet) {
         let now = Instant::from_micros(0);
         let first = guard.admits(&access, &seen, now);
-        guard.note_sent(&seen, now);
+        guard.note_sent(&access, &seen, now);
         // What this node sends opens nothing to the same packet from outside, unless both ends are one.
         let again = guard.admits(&access, &seen, now);
         assert!(first.is_some() == again.is_some() || seen.flow() == seen.flow().reversed());

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
-use mesh_inventory::{is_proof, roster::Member};
+use mesh_inventory::{
+    is_proof,
+    roster::{Member, Roster},
+};
 use mesh_store::{AuditEvent, INVITATIONS_MAX, InvitationRecord, Write};
 use mesh_types::{MachineName, MemberKey, NodeId, PublicIdentity};
 use mesh_wire::control::{ErrorCode, Reply};
 
-use super::{Core, Now, Outcome, audit, limits::Rate};
+use super::{Core, Mode, Now, Outcome, audit, limits::Rate};
 
 /// Attempts of one source that came to nothing.
 pub(super) const JOINS_A_SOURCE: Rate = Rate {
@@ -132,18 +135,16 @@ impl Core {
                 }
                 let mut outcome = Outcome::reply(Reply::Joined { admitted: false });
                 let record = &mut self.invitations[number];
-                if record.used_by.replace(joining.identity).is_none() {
-                    outcome.writes = vec![
-                        self.kept_invitations(),
-                        audit(
-                            now,
-                            AuditEvent::Joined {
-                                name: joining.name.clone(),
-                                identity: joining.identity,
-                                source,
-                            },
-                        ),
-                    ];
+                let is_first = record.used_by.replace(joining.identity).is_none();
+                // Also when it is said again: the first time it may not have come to the disk.
+                outcome.writes = vec![self.kept_invitations()];
+                if is_first {
+                    let event = AuditEvent::Joined {
+                        name: joining.name.clone(),
+                        identity: joining.identity,
+                        source,
+                    };
+                    outcome.writes.push(audit(now, event));
                 }
                 outcome
             }
@@ -221,6 +222,17 @@ impl Core {
         }
     }
 
+    /// Where others sign, the same for machines that have a key in their roster.
+    pub(super) fn forget_signed(&mut self, roster: &Roster) -> Vec<Write> {
+        if matches!(self.mode, Mode::Inventory(_)) {
+            return Vec::new();
+        }
+        self.forget_joined(|name| {
+            let member = roster.members().get(name);
+            member.is_none_or(|member| member.public_key.is_none())
+        })
+    }
+
     pub(super) fn kept_invitations(&self) -> Write {
         Write::Invitations(self.invitations.clone())
     }
@@ -229,7 +241,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::{at, core_with, identity, source, unkeyed},
+        super::tests::{at, core_with, identity, roster_with, source, unkeyed},
         *,
     };
 
@@ -300,6 +312,18 @@ mod tests {
         // Once the inventory has a key, or the machine is gone.
         assert_eq!(core.forget_joined(|_| true).len(), 0);
         assert_eq!(core.forget_joined(|_| false).len(), 1);
+        assert_eq!(core.joined(), []);
+    }
+
+    #[test]
+    fn where_others_sign_an_invitation_is_forgotten_once_the_key_is_signed() {
+        let mut core = invited();
+        core.mode = Mode::Push;
+        let first = joining(&core, 500, 600);
+        joins(&mut core, 1001, &first);
+        core.install(at(1002), roster_with(2, None));
+        assert_eq!(core.joined().len(), 1);
+        core.install(at(1003), roster_with(3, Some(identity(600).public())));
         assert_eq!(core.joined(), []);
     }
 

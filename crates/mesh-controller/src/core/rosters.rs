@@ -278,9 +278,11 @@ impl Core {
         let members = roster.members();
         self.last_endpoints
             .retain(|name, _| members.get(name).is_some_and(|member| member.enabled));
+        let forgotten = self.forget_signed(&roster);
         self.file = Arc::new(roster.to_file());
         self.roster = Some(roster);
         let (effects, mut writes) = self.cut_strangers(now);
+        writes.extend(forgotten);
         for id in gone {
             self.seen.remove(&id);
             writes.push(Write::Forget(id));

@@ -90,31 +90,33 @@ pub(super) fn unkeyed() -> MachineName {
 
 /// A controller with a roster of one machine with a key, and one without.
 pub(super) fn core_with(now: Now) -> Core {
+    let mut core = core(now);
+    core.install(now, roster_with(1, None));
+    core
+}
+
+/// That roster, or one in which the machine without has this key.
+pub(super) fn roster_with(serial: u64, key: Option<PublicIdentity>) -> Arc<Roster> {
     let text = json!({
         "version": "mesh/v1",
         "network": {"id": NETWORK, "name": "test", "signers": [identity(0).public()]},
         "machines": {
             "controller": {"publicKey": identity(0).public()},
             "machine-1": {"publicKey": identity(1).public()},
-            unkeyed().as_str(): {},
+            unkeyed().as_str(): {"publicKey": key},
         },
         "instances": {"mesh": {"roles": {"controller": {"machines": {"controller": {}}}}}},
     });
     let inventory = inventory::parse("i.json", text.to_string().as_bytes()).unwrap();
     let resolution = resolve(&inventory, None).unwrap();
     let fields = HeadFields {
-        serial: Serial::try_from(1).unwrap(),
+        serial: Serial::try_from(serial).unwrap(),
         time: 1,
         revision: None,
         previous: None,
     };
     let unsigned = resolution.unsigned(fields).unwrap();
-    let mut core = core(now);
-    core.install(
-        now,
-        Arc::new(unsigned.sign_with_seed(&identity(0)).unwrap()),
-    );
-    core
+    Arc::new(unsigned.sign_with_seed(&identity(0)).unwrap())
 }
 
 /// A stranger or member asks in; true if it is welcome.

@@ -9,6 +9,8 @@ use std::{
     },
 };
 
+use super::flow::Flow;
+
 /// What one peer may reach on this node. How many rules it was made of makes no difference to a packet.
 ///
 /// The default is everything.
@@ -95,6 +97,13 @@ impl Access {
     /// The rule that accepts a packet; `None`: none does, or none needs to.
     pub(crate) fn rule(&self, protocol: u8, port: Option<u16>) -> Option<usize> {
         self.0.as_ref()?.rule(protocol, port)
+    }
+
+    /// Whether a rule lets in what comes back on a flow of this node's.
+    pub(crate) fn answers(&self, flow: &Flow) -> bool {
+        let has_ports = matches!(flow.protocol, TCP | UDP);
+        let port = has_ports.then_some(flow.local_port);
+        self.rule(flow.protocol, port).is_some()
     }
 
     /// Counts a packet that a rule accepted.
