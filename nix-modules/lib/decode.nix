@@ -24,6 +24,7 @@ let
   ip = import ./ip.nix;
   keys = import ./keys.nix;
   read = import ./read.nix;
+  rules = import ./rules.nix;
   inherit (read)
     areTexts
     field
@@ -291,7 +292,16 @@ let
       written = field "settings" given;
       value = if written == null then { } else written;
     in
-    if isClan && isAttrs value then removeAttrs value ([ "network" ] ++ networkKeys) else value;
+    if isClan && isAttrs value then
+      removeAttrs value (
+        [
+          "network"
+          "rules"
+        ]
+        ++ networkKeys
+      )
+    else
+      value;
 
   # Clan also takes a list of names for who has a role.
   assignments =
@@ -398,14 +408,21 @@ let
         ) (attrNames (object given));
   };
 
-  # In clan's form, what settings of the mesh instance or its roles say of the network.
-  clansNetwork =
+  # What settings of the mesh instance and its roles there are.
+  settingsOfMesh =
     instances: written:
     let
       meshes = filter (name: instances.${name}.module == "mesh") (attrNames instances);
       settingsOf =
         name:
         map (field "settings") ([ written.${name} ] ++ attrValues (object (field "roles" written.${name})));
+    in
+    concatMap settingsOf meshes;
+
+  # In clan's form, what settings of the mesh instance or its roles say of the network.
+  clansNetwork =
+    instances: written:
+    let
       described =
         given:
         if has "network" given then
@@ -419,7 +436,7 @@ let
           )) (object given);
       says = given: builtins.any (key: has key given) networkKeys;
     in
-    filter says (map described (concatMap settingsOf meshes));
+    filter says (map described (settingsOfMesh instances written));
 in
 inventory:
 let
@@ -442,6 +459,21 @@ let
     else
       network.values { };
   version = field "version" inventory;
+  # In clan's form they may be settings, too.
+  ofSettings = filter (given: given != null) (
+    if isClan && !isDescribed then
+      map (field "rules") (settingsOfMesh instances (written "instances"))
+    else
+      [ ]
+  );
+  ofInventory = field "rules" inventory;
+  givenRules =
+    if ofInventory != null then
+      ofInventory
+    else if ofSettings == [ ] then
+      null
+    else
+      builtins.head ofSettings;
 
   versionProblems =
     if version == "mesh/v1" || (version == null && isClan) then
@@ -458,17 +490,6 @@ let
         {
           message = "this version of the inventory is not known";
           hint = "this release of mesh knows `\"version\": \"mesh/v1\"`";
-        }
-      ];
-
-  rulesProblems =
-    if field "rules" inventory == null then
-      [ ]
-    else
-      [
-        {
-          message = "this release of mesh does not enforce `rules`";
-          hint = "leave them out: members then reach each other on everything";
         }
       ];
 
@@ -511,13 +532,17 @@ let
 
   tagProblems =
     tag:
+    let
+      what = "tag `${shown tag}`";
+      listed = (written "tags").${tag};
+    in
     label "tag" tag
-    ++ areTexts "tag `${shown tag}`" (
-      let
-        listed = (written "tags").${tag};
-      in
+    ++ (
       # Unlike a field, an entry that is null is no list.
-      if listed == null then { } else listed
+      if listed == null then
+        [ { message = "${what} must be a list of texts, not null"; } ]
+      else
+        areTexts what listed
     );
 in
 if !(builtins.isAttrs inventory) then
@@ -543,6 +568,7 @@ else
       misnamed = filter (name: !(text.isName name)) (attrNames machines);
       tags = mapAttrs (_: texts) (written "tags");
       inherit instances;
+      rules = rules.values givenRules;
     };
     problems =
       knows {
@@ -553,11 +579,12 @@ else
           "machines"
           "tags"
           "instances"
+          "rules"
         ];
-        passedOver = [ "rules" ] ++ (if isClan then clanKeys else [ ]);
+        passedOver = if isClan then clanKeys else [ ];
       } inventory
       ++ versionProblems
-      ++ rulesProblems
+      ++ (if givenRules == null then [ ] else rules.problems label givenRules)
       ++ concatLists (
         map named [
           "machines"

@@ -105,7 +105,8 @@ let
         }
       ];
 
-  assignmentProblems =
+  # What is wrong with a tag that something speaks of.
+  tagProblems =
     document: tags:
     let
       known = set (
@@ -118,16 +119,28 @@ let
           "external"
         ]
       );
+    in
+    whose: tag:
+    if known ? ${tag} then
+      [ ]
+    else
+      [
+        {
+          message = "no machine has the tag `${shown tag}` of ${whose}";
+          hint = "give it to a machine, or declare it empty under `tags`: `\"${shown tag}\": []`";
+        }
+      ];
+
+  assignmentProblems =
+    document: tags:
+    let
       ofTag = tag: concatMap (unknownMachine document "tag `${shown tag}`") document.tags.${tag};
       ofRole =
         instance: name: role:
         let
           whose = "role `${shown name}` of instance `${shown instance}`";
         in
-        map (tag: {
-          message = "no machine has the tag `${shown tag}` of ${whose}";
-          hint = "give it to a machine, or declare it empty under `tags`: `\"${shown tag}\": []`";
-        }) (filter (tag: !(known ? ${tag})) (attrNames role.tags))
+        concatMap (tagProblems document tags whose) (attrNames role.tags)
         ++ concatMap (unknownMachine document whose) (attrNames role.machines);
       ofInstance =
         name:
@@ -477,6 +490,24 @@ let
     pool = if network.ipv4 == null then null else ip.truncate network.ipv4;
   };
   isKnown = network.id != null && network.name != null;
+  rules =
+    if document.rules == null then
+      {
+        problems = [ ];
+        resolution = null;
+      }
+    else
+      (import ./rules.nix).resolve
+        {
+          checkTag = tagProblems document tags;
+          checkMachine = unknownMachine document;
+        }
+        (mapAttrs (name: machine: {
+          tags = tags.${name};
+          roles = map (given: given.role) roles.${name};
+          isGuest = isGuest machine;
+        }) machines)
+        document.rules;
 
   member =
     name: machine:
@@ -523,6 +554,7 @@ in
         ++ ipv4.problems
         ++ perMachine machines (name: machine: concatMap (routeProblems network name) machine.mesh.routes)
         ++ perMachine machines (_: endpointProblems network)
+        ++ rules.problems
       else
         [ ]
     );
@@ -534,7 +566,8 @@ in
       prefix = ip.showNet (address.prefix network.id);
       ipv4 = if network.ipv4 == null then null else ip.showNet (ip.truncate network.ipv4);
       signers = signers.texts;
-    };
+    }
+    // (if rules.resolution == null then { } else { rules = rules.resolution; });
     members = mapAttrs member machines;
   };
 }

@@ -84,7 +84,7 @@ fn assert_same(inventories: &[Value]) -> Option<Vec<Answer>> {
 
 #[test]
 fn generated_inventories_resolve_to_the_same_bytes() {
-    let native = generate::inventories(400);
+    let native = generate::inventories(450);
     let Some(answers) = assert_same(&native) else {
         return;
     };

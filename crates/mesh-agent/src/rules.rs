@@ -326,6 +326,7 @@ fn accepted(rules: Option<&Rules>, from: &Member, to: &Member) -> Vec<RuleAccept
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -421,6 +422,75 @@ mod tests {
         fleet.rules.as_mut().unwrap().default = Verdict::Allow;
         let open = access(&fleet.roster(2));
         assert_eq!(*open["pyrite"], Access::default());
+    }
+
+    fn selector() -> impl Strategy<Value = &'static str> {
+        let all = vec![
+            "*",
+            "guests",
+            "galena",
+            "cinnabar",
+            "role:peer",
+            "role:controller",
+            "tag:a",
+        ];
+        prop::sample::select(all)
+    }
+
+    fn rule() -> impl Strategy<Value = serde_json::Value> {
+        let ends = || prop::collection::vec(selector(), 0..3);
+        let protocol = prop::sample::select(vec![
+            None,
+            Some("tcp"),
+            Some("udp"),
+            Some("icmp"),
+            Some("47"),
+        ]);
+        let ports = prop::collection::vec((1u16..12, 0u16..4), 0..3);
+        (ends(), ends(), protocol, ports).prop_map(|(from, to, protocol, ports)| {
+            let has_ports = !matches!(protocol, Some("icmp" | "47"));
+            let ports = ports.into_iter().filter(|_| has_ports);
+            let ports = ports.map(|(first, more)| format!("{first}-{}", first + more));
+            let ports: Vec<_> = ports.collect();
+            match protocol {
+                Some(protocol) => {
+                    json!({ "from": from, "to": to, "protocol": protocol, "ports": ports })
+                }
+                None => json!({ "from": from, "to": to, "ports": ports }),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn packets_are_held_against_what_a_question_is_answered_by(
+            rules_of in prop::collection::btree_map("[a-h]", rule(), 0..8),
+        ) {
+            let mut fleet = Fleet::new(&["cinnabar", "galena", "pyrite"]);
+            fleet.member_mut("galena").tags = vec!["a".to_owned()];
+            fleet.rules = Some(rules(json!({ "default": "deny", "accept": rules_of, "tests": [] })));
+            let roster = fleet.roster(1);
+            let own = fleet.seed_of("cinnabar").public();
+            let mut peers = crate::peers::of_roster(&roster, &own);
+            Rulebook::default().apply(&roster, &own, &mut peers);
+            let network = roster.network();
+            let names: Vec<_> = network.rules.iter().flat_map(|rules| rules.accept.keys()).collect();
+            for (name, peer) in peers {
+                let (from, to) = (&roster.members()[&name], &roster.members()["cinnabar"]);
+                for protocol in [1, 6, 17, 47, 58, 99] {
+                    for port in 0..16 {
+                        let port = matches!(protocol, 6 | 17).then_some(port);
+                        let decision = network.decide(from, to, Traffic { protocol, port });
+                        let rule = peer.access.rule(protocol, port).map(|rule| names[rule].as_str());
+                        let expected = match decision {
+                            Decision::Accepted(rule) => Some(rule),
+                            Decision::Default(_) => None,
+                        };
+                        prop_assert_eq!(rule, expected, "{:?}", (name.as_str(), protocol, port));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

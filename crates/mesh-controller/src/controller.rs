@@ -1,7 +1,7 @@
 //! The controller's shell around its decisions: what is decided is written down, then told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::UNIX_EPOCH,
@@ -382,7 +382,7 @@ impl Controller {
         let name = path.display().to_string();
         let network = self.network;
         let joined = self.core().joined();
-        let (resolution, depend) = tokio::task::spawn_blocking(move || {
+        let (resolution, settled) = tokio::task::spawn_blocking(move || {
             let inventory = inventory::parse(&name, &file)?;
             let written = resolve(&inventory, previous.as_deref())?;
             Ok(with_joined(
@@ -395,7 +395,9 @@ impl Controller {
         })
         .await?
         .map_err(|report: Report| anyhow::anyhow!("{}", report.to_string().trim_end()))?;
-        let forgotten = self.core().forget_joined(|name| depend.contains(name));
+        // Of those that were looked at: another may have joined meanwhile.
+        let is_settled = |name: &MachineName, key| settled.contains(&(name.clone(), key));
+        let forgotten = self.core().forget_joined(is_settled);
         self.keeper.note(forgotten);
         if resolution.network().id != network {
             anyhow::bail!(
@@ -477,25 +479,26 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// The resolution with the keys of machines that were invited and have none in the inventory; and who these are. What does not
-/// go together with the inventory, such as a key that is another machine's there, is left out.
+/// The resolution with the keys of machines that were invited and have none in the inventory; and those of machines that have
+/// one there, or are not there. What does not go together with the inventory, such as a key that is another machine's there, is
+/// left out.
 fn with_joined(
     file_name: &str,
     file: Vec<u8>,
     written: Resolution,
     joined: Vec<(MachineName, MemberKey)>,
     previous: Option<&Roster>,
-) -> (Resolution, BTreeSet<MachineName>) {
-    let mut depend = BTreeSet::new();
+) -> (Resolution, Vec<(MachineName, MemberKey)>) {
+    let mut settled = Vec::new();
     let mut resolution = written;
     // It was read as an inventory, and so is text.
     let mut text = String::from_utf8_lossy(&file).into_owned();
     for (name, key) in joined {
         let waits = |member: &Member| member.public_key.is_none();
         if !resolution.members().get(&name).is_some_and(waits) {
+            settled.push((name, key));
             continue;
         }
-        depend.insert(name.clone());
         let Ok(edited) = edit(file_name, &text, &Edit::Key(name.clone(), Some(key))) else {
             continue;
         };
@@ -505,7 +508,7 @@ fn with_joined(
             Err(report) => warn!(%name, "the key of an invited machine is not taken: {report}"),
         }
     }
-    (resolution, depend)
+    (resolution, settled)
 }
 
 /// Writes about what was decided for a client.

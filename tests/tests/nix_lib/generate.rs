@@ -50,6 +50,9 @@ pub(crate) fn as_clans(native: &Value) -> Value {
         roles["peer"]["tags"] = json!(names);
     }
     clans["instances"]["mesh"]["settings"] = json!({ "network": network });
+    if let Some(rules) = clans.remove("rules") {
+        clans["instances"]["mesh"]["settings"]["rules"] = rules;
+    }
     Value::Object(clans)
 }
 
@@ -72,11 +75,12 @@ fn inventory() -> impl Strategy<Value = Value> {
                     subsequence(names.clone(), 0..=names.len()),
                     0..3,
                 ),
-                mesh(names),
+                mesh(names.clone()),
+                option::weighted(0.5, rules(&names)),
                 prop::bool::weighted(0.8),
             )
         })
-        .prop_map(|(names, network, machines, tags, mesh, is_mended)| {
+        .prop_map(|(names, network, machines, tags, mesh, rules, is_mended)| {
             let machines: Map<_, _> = names.into_iter().zip(machines).collect();
             let used: BTreeSet<&str> = TAGS.into_iter().collect();
             let mut declared: Map<_, _> = used
@@ -100,11 +104,65 @@ fn inventory() -> impl Strategy<Value = Value> {
                     },
                 },
             });
+            if let Some(rules) = rules {
+                inventory["rules"] = rules;
+            }
             if is_mended {
                 mend(&mut inventory);
             }
             inventory
         })
+}
+
+/// Rules, and now and then a test that may fail.
+fn rules(names: &[String]) -> impl Strategy<Value = Value> + use<> {
+    let mut selectors: Vec<String> = [
+        "*",
+        "guests",
+        "role:moon",
+        "role:peer",
+        "tag:all",
+        "tag:cloud",
+        "tag:größe",
+    ]
+    .map(str::to_owned)
+    .into();
+    selectors.extend(names.iter().cloned());
+    selectors.extend(names.iter().map(|name| format!("machine:{name}")));
+    let ends = || vec(select(selectors.clone()), 0..4);
+    let traffic = select(vec![
+        json!({}),
+        json!({ "ports": [22, "80-90", "22"] }),
+        json!({ "protocol": "tcp", "ports": ["443", 8] }),
+        json!({ "protocol": "udp" }),
+        json!({ "protocol": "icmp", "ports": [] }),
+        json!({ "protocol": 47 }),
+        json!({ "protocol": "06", "ports": null }),
+    ]);
+    let rule = (ends(), ends(), traffic).prop_map(|(from, to, mut rule)| {
+        rule["from"] = json!(from);
+        rule["to"] = json!(to);
+        rule
+    });
+    let asked = select(vec![
+        json!({ "port": 22 }),
+        json!({ "protocol": "udp", "port": "85" }),
+        json!({ "protocol": "icmp" }),
+    ]);
+    let one = || select(selectors.clone());
+    let expect = select(vec!["allow", "deny"]);
+    let test = (one(), one(), asked, expect).prop_map(|(from, to, mut test, expect)| {
+        test["from"] = json!(from);
+        test["to"] = json!(to);
+        test["expect"] = json!(expect);
+        test
+    });
+    let default = select(vec![json!("allow"), json!("deny"), Value::Null]);
+    let accept = btree_map("[a-z \"]{1,4}", rule, 0..5);
+    let tests = option::weighted(0.1, vec(test, 1..3));
+    (default, accept, tests).prop_map(
+        |(default, accept, tests)| json!({ "default": default, "accept": accept, "tests": tests }),
+    )
 }
 
 /// Takes away what would most often be refused.

@@ -191,6 +191,12 @@ impl Core {
             Some(_) => return Err("the invitation was used by another machine".to_owned()),
             None => {}
         }
+        let mut others = self.invitations.iter().filter(|other| other.name == *name);
+        if others.any(|other| other.used_by.is_some()) {
+            return Err(format!(
+                "another machine has joined as `{name}` by another invitation"
+            ));
+        }
         if known.expires_millis <= now.millis {
             return Err("the invitation has expired; ask for another".to_owned());
         }
@@ -211,11 +217,16 @@ impl Core {
             .collect()
     }
 
-    /// Forgets those that were used of machines whose key does not depend on it: the inventory has one, or they are gone.
-    pub(crate) fn forget_joined(&mut self, depends: impl Fn(&MachineName) -> bool) -> Vec<Write> {
+    /// Forgets those that were used and are settled: the machine has a key without that, or is gone.
+    pub(crate) fn forget_joined(
+        &mut self,
+        is_settled: impl Fn(&MachineName, MemberKey) -> bool,
+    ) -> Vec<Write> {
         let before = self.invitations.len();
-        self.invitations
-            .retain(|known| known.used_by.is_none() || depends(&known.name));
+        self.invitations.retain(|known| {
+            let user = known.used_by.map(MemberKey::Mesh);
+            !user.is_some_and(|user| is_settled(&known.name, user))
+        });
         match self.invitations.len() == before {
             true => Vec::new(),
             false => vec![self.kept_invitations()],
@@ -227,9 +238,9 @@ impl Core {
         if matches!(self.mode, Mode::Inventory(_)) {
             return Vec::new();
         }
-        self.forget_joined(|name| {
+        self.forget_joined(|name, _| {
             let member = roster.members().get(name);
-            member.is_none_or(|member| member.public_key.is_none())
+            member.is_some_and(|member| member.public_key.is_some())
         })
     }
 
@@ -310,9 +321,27 @@ mod tests {
             "the invitation was used by another machine"
         );
         // Once the inventory has a key, or the machine is gone.
-        assert_eq!(core.forget_joined(|_| true).len(), 0);
-        assert_eq!(core.forget_joined(|_| false).len(), 1);
+        assert_eq!(core.forget_joined(|_, _| false).len(), 0);
+        assert_eq!(core.forget_joined(|_, _| true).len(), 1);
         assert_eq!(core.joined(), []);
+    }
+
+    #[test]
+    fn of_two_invitations_of_one_machine_one_is_used() {
+        let mut core = invited();
+        let later = 1_000_000 + HOUR;
+        core.invite(at(1000), &unkeyed(), identity(501).public(), later)
+            .unwrap();
+        let [first, second] = [(500, 600), (501, 601)].map(|(by, who)| joining(&core, by, who));
+        assert_eq!(
+            joins(&mut core, 1001, &first),
+            Reply::Joined { admitted: false }
+        );
+        assert!(refusal(joins(&mut core, 1001, &second)).contains("another invitation"));
+        // Settled for a key that is not the one that joined meanwhile.
+        let settled = MemberKey::Mesh(identity(601).public());
+        assert_eq!(core.forget_joined(|_, key| key == settled).len(), 0);
+        assert_eq!(core.joined().len(), 1);
     }
 
     #[test]

@@ -94,8 +94,8 @@ impl Access {
         self.0.is_none()
     }
 
-    /// The rule that accepts a packet; `None`: none does, or none needs to.
-    pub(crate) fn rule(&self, protocol: u8, port: Option<u16>) -> Option<usize> {
+    /// The number of the rule that accepts a packet to begin with; `None`: none does, or none needs to.
+    pub fn rule(&self, protocol: u8, port: Option<u16>) -> Option<usize> {
         self.0.as_ref()?.rule(protocol, port)
     }
 

@@ -101,7 +101,8 @@ impl Resolver<'_> {
                 }
             })
             .map(|(from, to)| (from, to, rules.decide(from, to, test.traffic())))
-            .find(|(_, _, decision)| decision.verdict() != test.expect);
+            .filter(|(_, _, decision)| decision.verdict() != test.expect)
+            .min_by_key(|(from, to, _)| (&from.name, &to.name));
         let Some((from, to, decision)) = failed else {
             return;
         };
