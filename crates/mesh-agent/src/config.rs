@@ -4,7 +4,7 @@ mod endpoint;
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -331,11 +331,7 @@ impl File<'_> {
     fn inside(&self, key: &str, network: &str, text: &str) -> Result<SocketAddr, ConfigError> {
         let address: SocketAddr = self.parse_one(key, text)?;
         let network: NetworkId = self.parse_one("network", network)?;
-        let in_mesh = match address.ip() {
-            IpAddr::V6(ip) => network.prefix().net().contains(&ip),
-            IpAddr::V4(_) => false,
-        };
-        match in_mesh || address.ip().is_loopback() {
+        match network.prefix().holds(address.ip()) || address.ip().is_loopback() {
             true => Ok(address),
             false => Err(self.wrong(
                 key,

@@ -199,6 +199,19 @@ pub enum PeerState {
     Unavailable,
 }
 
+impl PeerState {
+    /// The word for it, as JSON has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Unreachable => "unreachable",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Another member as seen from here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {

@@ -138,7 +138,7 @@ pub fn agent_metrics(status: &Status, rules: Option<&Rules>) -> String {
         "The state of a peer and its reason; always 1.",
         peers().map(|(mut labels, peer)| {
             labels.extend([
-                ("state", state(peer.state)),
+                ("state", peer.state.name()),
                 ("reason", peer.reason_code.as_str()),
             ]);
             (labels, 1)
@@ -314,16 +314,6 @@ pub fn controller_metrics(report: &ControllerReport) -> String {
         text.counter(&format!("mesh_controller_{what}_total"), help, value);
     }
     text.0
-}
-
-const fn state(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Connected => "connected",
-        PeerState::Idle => "idle",
-        PeerState::Connecting => "connecting",
-        PeerState::Unreachable => "unreachable",
-        PeerState::Unavailable => "unavailable",
-    }
 }
 
 /// Microseconds as seconds, exactly.

@@ -9,9 +9,11 @@ use std::{
     },
 };
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mesh_agent::LogRing;
 use mesh_os::log_file::{LOG_BYTES_MAX, LogFile};
+use serde::Serialize;
 use tracing_subscriber::{
     EnvFilter,
     fmt::{self, writer::BoxMakeWriter},
@@ -109,6 +111,16 @@ fn log_file(path: &Path) -> Result<LogFile, Failure> {
     file.take_over_stderr()
         .map_err(|error| anyhow::Error::new(error).context("cannot redirect stderr to the log"))?;
     Ok(file)
+}
+
+/// An answer as one line of JSON.
+///
+/// # Errors
+///
+/// What cannot be said in JSON.
+pub(crate) fn json(answer: &impl Serialize) -> anyhow::Result<String> {
+    let json = serde_json::to_string(answer).context("cannot write the answer as JSON")?;
+    Ok(json + "\n")
 }
 
 /// Prints an answer to stdout.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -162,10 +162,7 @@ impl Config {
             return Err(ConfigError::NoSigners);
         }
         if let Some(address) = self.http_listen {
-            let in_mesh = match address.ip() {
-                IpAddr::V6(ip) => self.network.prefix().net().contains(&ip),
-                IpAddr::V4(_) => false,
-            };
+            let in_mesh = self.network.prefix().holds(address.ip());
             if !in_mesh && !address.ip().is_loopback() {
                 return Err(ConfigError::OpenHttp(address));
             }

@@ -141,8 +141,7 @@ impl Controller {
             return reply;
         }
         // Whoever was told that it joined has joined, also after a crash.
-        if let Err(error) = self.keeper.commit(writes).await {
-            self.core().set_problem("store", Some(format!("{error:#}")));
+        if self.commit(writes).await.is_err() {
             return Reply::Error {
                 code: ErrorCode::Internal,
                 message: "the controller cannot store that; its log says why".to_owned(),

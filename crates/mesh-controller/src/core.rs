@@ -11,12 +11,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use mesh_inventory::roster::{Member, Roster, Signer};
 use mesh_store::{AuditEntry, AuditEvent, InvitationRecord, SeenRecord, Snapshot, Write};
@@ -522,12 +517,9 @@ impl Core {
 
     /// Without what nobody can send to, and without addresses inside the mesh.
     fn usable(&self, endpoints: &[SocketAddr]) -> Vec<SocketAddr> {
-        let prefix = self.network.prefix().net();
+        let prefix = self.network.prefix();
         let usable = |endpoint: &SocketAddr| {
-            let inside = match endpoint.ip() {
-                IpAddr::V6(ip) => prefix.contains(&ip),
-                IpAddr::V4(_) => false,
-            };
+            let inside = prefix.holds(endpoint.ip());
             let nowhere = endpoint.ip().is_unspecified() || endpoint.ip().is_multicast();
             !inside && !nowhere && endpoint.port() != 0
         };

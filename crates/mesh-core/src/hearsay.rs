@@ -1,7 +1,4 @@
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::VecDeque, net::SocketAddr};
 
 use mesh_types::Prefix;
 use mesh_wire::control::ENDPOINTS_MAX;
@@ -27,10 +24,7 @@ impl Hearsay {
 /// addresses are `prefix`, would lead a tunnel through itself.
 pub fn usable_endpoints(endpoints: Vec<SocketAddr>, prefix: Prefix) -> Vec<SocketAddr> {
     let usable = |endpoint: &SocketAddr| {
-        let inside = match endpoint.ip() {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(ip) => prefix.net().contains(&ip),
-        };
+        let inside = prefix.holds(endpoint.ip());
         endpoint.port() != 0
             && !endpoint.ip().is_unspecified()
             && !endpoint.ip().is_multicast()

@@ -12,6 +12,16 @@ pub use cut::{Cut, cut};
 pub use errors::{AnswerRate, prohibited, too_big};
 pub use mss::clamp;
 
+/// Protocols above IP by their numbers (IANA, Assigned Internet Protocol Numbers).
+pub(crate) mod protocol {
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ICMPV6: u8 = 58;
+    /// Of IPv6: what follows is a piece of a packet.
+    pub(crate) const FRAGMENT: u8 = 44;
+}
+
 /// The two addresses of an IP packet, and how long its header says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IpHeader {
@@ -25,12 +35,17 @@ pub(crate) struct IpHeader {
 ///
 /// `None` if it is neither, cut short, or shorter than its own header.
 pub(crate) fn ip_header(packet: &[u8]) -> Option<IpHeader> {
-    let header = match packet.first()? >> 4 {
-        4 => ipv4_header(packet)?,
-        6 => ipv6_header(packet)?,
-        _ => return None,
-    };
+    let header = quoted_ip_header(packet)?;
     (header.packet_bytes <= packet.len()).then_some(header)
+}
+
+/// The same of a packet that may be cut short behind its header, as errors quote it.
+pub(crate) fn quoted_ip_header(packet: &[u8]) -> Option<IpHeader> {
+    match packet.first()? >> 4 {
+        4 => ipv4_header(packet),
+        6 => ipv6_header(packet),
+        _ => None,
+    }
 }
 
 fn ipv4_header(packet: &[u8]) -> Option<IpHeader> {

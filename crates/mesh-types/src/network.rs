@@ -1,4 +1,8 @@
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
@@ -123,6 +127,14 @@ impl Prefix {
     /// The prefix as a network.
     pub const fn net(self) -> Ipv6Net {
         self.0
+    }
+
+    /// Whether an address is one of the mesh's.
+    pub fn holds(self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V6(address) => self.0.contains(&address),
+            IpAddr::V4(_) => false,
+        }
     }
 
     /// `<prefix>:ffff::1`, source and destination of what agents say to each other inside the tunnel.

@@ -81,7 +81,7 @@ fn accept_shrink(socket: &Path, json: bool) -> Result<(), Failure> {
     let controller = Daemon::controller(socket);
     let accepted: Accepted = block_on(controller.post("/v1/accept-shrink", ACCEPT_TIMEOUT))?;
     let text = if json {
-        serde_json::to_string(&accepted).context("cannot write the answer as JSON")? + "\n"
+        output::json(&accepted)?
     } else {
         let Accepted {
             serial, members, ..

@@ -9,11 +9,11 @@ use anyhow::{Context as _, anyhow};
 use mesh_agent::HostPort;
 use mesh_api::{Invited, Uninvited};
 use mesh_inventory::{Invitation, InvitingController, roster::Signer};
-use mesh_types::{CONTROLLER_PORT, IdentitySeed, MachineName};
-use rand::{RngCore as _, rngs::OsRng};
+use mesh_types::{CONTROLLER_PORT, MachineName};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::keygen;
 use crate::{
     client::{Daemon, block_on},
     failure::{Exit, Failure},
@@ -72,11 +72,7 @@ fn revoke(args: &Args, daemon: &Daemon) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn invite(args: &Args, daemon: &Daemon) -> Result<Zeroizing<String>, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    OsRng
-        .try_fill_bytes(bytes.as_mut_slice())
-        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
-    let secret = IdentitySeed::from_bytes(*bytes);
+    let secret = keygen::random_seed()?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("this machine's clock is before 1970")?;

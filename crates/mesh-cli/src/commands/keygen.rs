@@ -82,11 +82,7 @@ fn render(args: &Args, identity: &PublicIdentity) -> String {
 ///
 /// A [`Failure`] that names what is there, or what the system said.
 pub(crate) fn generate(path: &Path) -> Result<PublicIdentity, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    OsRng
-        .try_fill_bytes(bytes.as_mut_slice())
-        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
-    let seed = IdentitySeed::from_bytes(*bytes);
+    let seed = random_seed()?;
     match file::write_once(path, seed.to_line().as_bytes(), 0o600) {
         Ok(()) => Ok(seed.public()),
         Err(error @ WriteFileError::Exists(_)) => {
@@ -100,6 +96,19 @@ pub(crate) fn generate(path: &Path) -> Result<PublicIdentity, Failure> {
             Err(Failure::new(Exit::Refused, error))
         }
     }
+}
+
+/// A seed that is nobody else's.
+///
+/// # Errors
+///
+/// A [`Failure`] if the system gives no random bytes.
+pub(crate) fn random_seed() -> Result<IdentitySeed, Failure> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    OsRng
+        .try_fill_bytes(bytes.as_mut_slice())
+        .map_err(|error| anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(IdentitySeed::from_bytes(*bytes))
 }
 
 /// Reads an identity file, which must be closed to others.

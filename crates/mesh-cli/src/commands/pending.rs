@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use mesh_api::Pending;
 
 use crate::{
@@ -32,8 +31,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let controller = Daemon::controller(&args.socket);
     let pending: Pending = block_on(controller.get("/v1/pending", ANSWER_TIMEOUT))?;
     let text = if args.json {
-        let json = serde_json::to_string(&pending).context("cannot write the answer as JSON")?;
-        json + "\n"
+        output::json(&pending)?
     } else {
         render(&pending)
     };

@@ -117,8 +117,7 @@ fn tell_undone(undone: &[Backend]) -> anyhow::Result<()> {
 fn status(config: &Config, machine: &Machine, json: bool) -> Result<Exit, Failure> {
     let status = resolver::status(config, machine);
     let text = if json {
-        let object = serde_json::to_string(&status).map_err(anyhow::Error::from)?;
-        format!("{object}\n")
+        output::json(&status)?
     } else {
         render(&status)
     };

@@ -70,8 +70,7 @@ async fn watch(daemon: &Daemon, args: &Args) -> Result<(), Failure> {
         daemon.post::<Probe>("/v1/probe", LIMIT).await?;
         let status = keep(daemon.get("/v1/status", LIMIT).await?, args);
         let text = if args.json {
-            let line = serde_json::to_string(&status).map_err(anyhow::Error::from)?;
-            format!("{line}\n")
+            output::json(&status)?
         } else {
             let text = render::status(&status);
             match redraw {

@@ -6,9 +6,10 @@
 
 use mesh_types::InternetSum;
 
+use super::protocol::FRAGMENT;
+
 const IPV6_HEADER_BYTES: usize = 40;
 const FRAGMENT_HEADER_BYTES: usize = 8;
-const NEXT_FRAGMENT: u8 = 44;
 
 /// IPv6 headers that stand before what is cut: hop-by-hop options, routing, destination options.
 const KEPT_WHOLE: [u8; 3] = [0, 43, 60];
@@ -62,7 +63,7 @@ fn cut_ipv6(packet: &[u8], fit: usize, id: u32) -> Option<Vec<Vec<u8>>> {
     let (kept, rest) = packet.split_at_checked(kept_bytes)?;
     let next = *packet.get(next_at)?;
     // A fragment is cut in smaller ones of the same packet.
-    let (next, from, last_more, id, rest) = if next == NEXT_FRAGMENT {
+    let (next, from, last_more, id, rest) = if next == FRAGMENT {
         let (header, rest) = rest.split_first_chunk::<FRAGMENT_HEADER_BYTES>()?;
         let place = u16::from_be_bytes([header[2], header[3]]);
         let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
@@ -77,7 +78,7 @@ fn cut_ipv6(packet: &[u8], fit: usize, id: u32) -> Option<Vec<Vec<u8>>> {
     let pieces = rest.len().div_ceil(room);
     let piece = |(number, part): (usize, &[u8])| {
         let mut piece = kept.to_vec();
-        piece[next_at] = NEXT_FRAGMENT;
+        piece[next_at] = FRAGMENT;
         let payload = kept_bytes - IPV6_HEADER_BYTES + FRAGMENT_HEADER_BYTES + part.len();
         piece[4..6].copy_from_slice(&u16::try_from(payload).ok()?.to_be_bytes());
         let offset = from.checked_add(u16::try_from(number * room).ok()?)?;

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use mesh_types::{Instant, InternetSum};
 
+use super::protocol::{FRAGMENT, ICMP, ICMPV6};
 use crate::allowance::{Allowance, Limit};
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-const NEXT_FRAGMENT: u8 = 44;
 
 const UNREACHABLE_V4: u8 = 3;
 const UNREACHABLE_V6: u8 = 1;
@@ -55,7 +52,7 @@ fn ipv6_error(packet: &[u8], kind: u8, code: u8, mtu: u16) -> Option<Vec<u8>> {
         return None;
     }
     let is_error = header[6] == ICMPV6 && packet.get(40).is_none_or(|kind| *kind < 128);
-    if is_error || header[6] == NEXT_FRAGMENT && packet.get(42..44).is_none_or(is_later) {
+    if is_error || header[6] == FRAGMENT && packet.get(42..44).is_none_or(is_later) {
         return None;
     }
     let quoted = &packet[..packet.len().min(QUOTED_BYTES_V6)];
@@ -190,10 +187,10 @@ mod tests {
         assert_eq!(too_big(&ipv6(ICMPV6, &error), 1280), None);
         assert!(too_big(&ipv6(ICMPV6, &echo), 1280).is_some());
         assert_eq!(
-            too_big(&ipv6(NEXT_FRAGMENT, &[17, 0, 0, 8, 0, 0, 0, 1]), 1280),
+            too_big(&ipv6(FRAGMENT, &[17, 0, 0, 8, 0, 0, 0, 1]), 1280),
             None
         );
-        assert!(too_big(&ipv6(NEXT_FRAGMENT, &[17, 0, 0, 1, 0, 0, 0, 1]), 1280).is_some());
+        assert!(too_big(&ipv6(FRAGMENT, &[17, 0, 0, 1, 0, 0, 0, 1]), 1280).is_some());
         let mut many = ipv6(17, &[]);
         many[24] = 0xff;
         assert_eq!(too_big(&many, 1280), None);

@@ -1,12 +1,11 @@
 //! The maximum segment size that TCP ends tell each other in their SYNs (RFC 9293 section 3.7.1), lowered
 //! to what the way carries.
 
-use super::amend;
+use super::{amend, protocol::TCP};
 
 /// The flag in the byte of flags, and where that is in TCP's header.
 const SYN: u8 = 0x02;
 const FLAGS_OFFSET: usize = 13;
-const TCP: u8 = 6;
 const TCP_HEADER_BYTES: usize = 20;
 
 /// Kinds of options: the end of the list, a filler, and the one that is looked for.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::flow::Flow;
+use crate::packet::protocol::{TCP, UDP};
 
 /// What one peer may reach on this node. How many rules it was made of makes no difference to a packet.
 ///
@@ -55,9 +56,6 @@ struct Ports {
 
 /// So many ranges are searched as they are.
 const FEW: usize = 16;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 impl Access {
     /// To what is granted, and nothing else.

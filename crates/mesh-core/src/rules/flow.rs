@@ -2,6 +2,11 @@
 
 use std::net::IpAddr;
 
+use crate::packet::{
+    protocol::{FRAGMENT, ICMP, ICMPV6, TCP, UDP},
+    quoted_ip_header,
+};
+
 /// Two ends that speak to each other, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
@@ -50,15 +55,9 @@ pub(crate) enum Kind {
     Other,
 }
 
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
-
 /// Headers of IPv6 between the first and what is carried (RFC 8200 section 4).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 /// The most of them that are looked through.
@@ -113,18 +112,18 @@ pub(crate) fn look(packet: &[u8]) -> Option<Seen> {
 
 /// `whole`: not what an error quotes, which may be cut off and is not looked into for further quotes.
 fn seen(packet: &[u8], whole: bool) -> Option<Seen> {
-    let (source, destination, protocol, rest) = match packet.first()? >> 4 {
-        4 => ipv4(packet)?,
-        6 => ipv6(packet)?,
-        _ => return None,
+    let header = quoted_ip_header(packet)?;
+    let (protocol, rest) = match header.source {
+        IpAddr::V4(_) => behind_ipv4(packet)?,
+        IpAddr::V6(_) => behind_ipv6(packet)?,
     };
     let kind = match rest {
         Rest::LaterFragment { offset } => Kind::LaterFragment { offset },
         Rest::Bytes(bytes) => kind(protocol, bytes, whole)?,
     };
     Some(Seen {
-        source,
-        destination,
+        source: header.source,
+        destination: header.destination,
         protocol,
         kind,
     })
@@ -136,29 +135,19 @@ enum Rest<'p> {
     LaterFragment { offset: u16 },
 }
 
-fn ipv4(packet: &[u8]) -> Option<(IpAddr, IpAddr, u8, Rest<'_>)> {
+fn behind_ipv4(packet: &[u8]) -> Option<(u8, Rest<'_>)> {
     let header: &[u8; 20] = packet.first_chunk()?;
-    let address = |offset: usize| {
-        let octets: &[u8; 4] = header[offset..].first_chunk()?;
-        Some(IpAddr::from(*octets))
-    };
     let offset = (u16::from_be_bytes([header[6], header[7]]) & 0x1fff) * 8;
     let rest = match offset {
         0 => Rest::Bytes(packet.get(usize::from(header[0] & 0xf) * 4..)?),
         offset => Rest::LaterFragment { offset },
     };
-    Some((address(12)?, address(16)?, header[9], rest))
+    Some((header[9], rest))
 }
 
-fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, u8, Rest<'_>)> {
-    let header: &[u8; 40] = packet.first_chunk()?;
-    let address = |offset: usize| {
-        let octets: &[u8; 16] = header[offset..].first_chunk()?;
-        Some(IpAddr::from(*octets))
-    };
-    let ends = (address(8)?, address(24)?);
+fn behind_ipv6(packet: &[u8]) -> Option<(u8, Rest<'_>)> {
+    let (header, mut rest) = packet.split_first_chunk::<40>()?;
     let mut next = header[6];
-    let mut rest = &packet[40..];
     for _ in 0..HEADERS_MAX {
         let length = match next {
             HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(*rest.get(1)?) + 1) * 8,
@@ -166,11 +155,11 @@ fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, u8, Rest<'_>)> {
                 let place: &[u8; 4] = rest.first_chunk()?;
                 let offset = u16::from_be_bytes([place[2], place[3]]) & 0xfff8;
                 if offset != 0 {
-                    return Some((ends.0, ends.1, place[0], Rest::LaterFragment { offset }));
+                    return Some((place[0], Rest::LaterFragment { offset }));
                 }
                 8
             }
-            _ => return Some((ends.0, ends.1, next, Rest::Bytes(rest))),
+            _ => return Some((next, Rest::Bytes(rest))),
         };
         next = *rest.first()?;
         rest = rest.get(length..)?;

@@ -13,6 +13,7 @@ use mesh_types::Instant;
 use siphasher::sip::SipHasher13;
 
 use super::flow::Flow;
+use crate::packet::protocol::TCP;
 
 /// A flow has so many places, of which that one is taken which was silent longest.
 const PLACES: usize = 8;
@@ -29,8 +30,6 @@ const TCP_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything else for five minutes (RFC 4787 section 4.3).
 const OTHERS_LAST: Duration = Duration::from_secs(5 * 60);
-
-const TCP: u8 = 6;
 
 /// What another process of this node remembered: hashes, each with when something was last seen of its flow, in seconds of
 /// the monotonic clock.

@@ -3,11 +3,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
+use crate::packet::protocol::{FRAGMENT, ICMP, ICMPV6, TCP, UDP};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -240,7 +236,6 @@ fn fragments_are_judged_by_the_first() {
         let place = (offset | more).to_be_bytes();
         [&[TCP, 0, place[0], place[1], 0, 0, 0, 9], payload].concat()
     };
-    const FRAGMENT: u8 = 44;
     let first = |to| fragment(0, 1, &ports(40_000, to, SYN));
     assert_eq!(scene.comes(FRAGMENT, &first(22)), ACCEPTED);
     assert_eq!(scene.comes(FRAGMENT, &first(23)), None);

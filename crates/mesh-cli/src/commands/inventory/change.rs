@@ -1,9 +1,6 @@
 //! Changing an inventory's file in place, with all else in it as it was written.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use mesh_inventory::{Edit, Report, Resolution, diff, edit, inventory, resolve};
@@ -65,7 +62,10 @@ impl Target {
         let path = self.path()?;
         let (file, name) = (path.display(), path.display().to_string());
         let unreadable = || format!("cannot read `{file}`");
-        let before = fs::symlink_metadata(canonical(&path)?).with_context(unreadable)?;
+        // What a link leads to is replaced, not the link.
+        let target = path.canonicalize().with_context(unreadable);
+        let target = target.map_err(|error| Failure::new(Exit::Usage, error))?;
+        let before = fs::symlink_metadata(&target).with_context(unreadable)?;
         let bytes = load::bytes(&path)?;
         let text = String::from_utf8(bytes).with_context(unreadable)?;
         let edited = edit(&name, &text, change).map_err(|error| {
@@ -76,7 +76,7 @@ impl Target {
         let new = resolved(&name, &edited)
             .map_err(|report| load::broken(&path, &report).hint("nothing was written"))?;
         if edited != text
-            && !file::replace(&canonical(&path)?, edited.as_bytes(), &before)
+            && !file::replace(&target, edited.as_bytes(), &before)
                 .map_err(|error| Failure::new(Exit::Refused, error))?
         {
             let error = anyhow!("`{file}` was changed meanwhile");
@@ -100,14 +100,6 @@ impl Target {
 }
 
 const NEXT: &str = "next: a controller that watches this file has it in force; else `mesh inventory sign` and `mesh inventory push`\n";
-
-/// What a link leads to is replaced, not the link.
-fn canonical(path: &Path) -> Result<PathBuf, Failure> {
-    path.canonicalize().map_err(|error| {
-        let error = anyhow!(error).context(format!("cannot read `{}`", path.display()));
-        Failure::new(Exit::Usage, error)
-    })
-}
 
 fn resolved(name: &str, text: &str) -> Result<Resolution, Report> {
     inventory::parse(name, text.as_bytes()).and_then(|inventory| resolve(&inventory, None))

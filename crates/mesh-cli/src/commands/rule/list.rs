@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use mesh_api::{Denied, RuleReport, Rules};
 
 use crate::{
@@ -33,8 +32,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let daemon = Daemon::agent(&args.socket);
     let rules: Rules = block_on(daemon.get("/v1/rules", LIMIT))?;
     let text = if args.json {
-        let json = serde_json::to_string(&rules).context("cannot write the answer as JSON")?;
-        json + "\n"
+        output::json(&rules)?
     } else {
         render(&rules)
     };

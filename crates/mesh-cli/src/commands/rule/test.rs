@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use mesh_agent::rules::{Question, test};
 use mesh_api::RuleTest;
 use mesh_inventory::rules::Protocol;
@@ -63,8 +62,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
         }
     };
     let text = if args.json {
-        let json = serde_json::to_string(&answer).context("cannot write the answer as JSON")?;
-        json + "\n"
+        output::json(&answer)?
     } else {
         render(&answer)
     };

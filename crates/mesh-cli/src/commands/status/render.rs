@@ -206,7 +206,7 @@ fn row(peer: &PeerStatus) -> Vec<String> {
     vec![
         peer.name.to_string(),
         peer.address.to_string(),
-        state(peer.state).to_owned(),
+        peer.state.name().to_owned(),
         human::path(peer.path, peer.endpoint, peer.relay.as_ref()),
         peer.rtt_micros.map_or_else(none, human::micros),
         peer.last_handshake_seconds
@@ -216,14 +216,4 @@ fn row(peer: &PeerStatus) -> Vec<String> {
         peer.mtu.map_or_else(none, |mtu| mtu.to_string()),
         peer.reason.clone().unwrap_or_else(none),
     ]
-}
-
-fn state(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Connected => "connected",
-        PeerState::Idle => "idle",
-        PeerState::Connecting => "connecting",
-        PeerState::Unreachable => "unreachable",
-        PeerState::Unavailable => "unavailable",
-    }
 }

@@ -36,7 +36,7 @@ fn together(pieces: &[Vec<u8>]) -> Vec<u8> {
                 piece.len(),
                 40 + usize::from(u16::from_be_bytes([piece[4], piece[5]]))
             );
-            assert_eq!(piece[6], NEXT_FRAGMENT);
+            assert_eq!(piece[6], FRAGMENT);
             let place = u16::from_be_bytes([piece[42], piece[43]]);
             (usize::from(place & 0xfff8), place & 1 == 1, &piece[48..])
         } else {
@@ -128,7 +128,7 @@ fn options_are_where_they_belong() {
     let hop_by_hop = [17, 0, 5, 2, 0, 0, 1, 0];
     for piece in pieces(&ipv6(&hop_by_hop, 0, &[1; 1000]), 600, 1280) {
         assert_eq!(piece[6], 0);
-        assert_eq!(piece[40..48], [NEXT_FRAGMENT, 0, 5, 2, 0, 0, 1, 0]);
+        assert_eq!(piece[40..48], [FRAGMENT, 0, 5, 2, 0, 0, 1, 0]);
         assert_eq!(piece[48], 17);
     }
 }
