@@ -1,6 +1,6 @@
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
     thread,
     time::Duration,
@@ -407,6 +407,9 @@ fn transfer(here: Offload, there: Offload) -> Option<(usize, usize)> {
             )
             .unwrap();
             stream.write_all(&data()).unwrap();
+            // Until all has come and the other end closes: a queue full of the stream drops datagrams.
+            stream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         }
         let socket = UdpSocket::bind((addresses(HERE)[0], 0)).unwrap();
         let datagrams = [payload(1_000), payload(1_000), payload(1_000), payload(10)].concat();
